@@ -333,6 +333,11 @@ pub const TENANT_QUEUE_MAX: usize = 1024;
 /// master has admitted.
 pub const TENANT_UNANSWERED_MAX: usize = TENANT_RUNNING_MAX + TENANT_QUEUE_MAX;
 
+/// Limit: events of one tenant that no caller waits for and that its worker has not told the end
+/// of; one more is `Busy` at once and never sent. The rest of [`TENANT_UNANSWERED_MAX`] is left to
+/// callers that wait.
+pub const TENANT_UNHEARD_MAX: usize = TENANT_QUEUE_MAX;
+
 /// Limit: bytes of one worker's events and scripts that are not answered, of which a tenant has no
 /// more than it leaves to the others ([`Shares`](crate::wire::data::Shares)); more is `Busy` at
 /// once. Half of what one executor takes, as that forgets what it has answered only when its turn

@@ -152,7 +152,25 @@ pub enum ClientMessage {
         /// Which request.
         req_id: u64,
     },
+    /// Ours: what became of events that had no request id, since the last one of these.
+    Finished(Vec<FinishedEvents>),
 }
+
+/// How many events of a tenant have ended that had no request id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FinishedEvents {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Those that ran, and those that the tenant is not subscribed to.
+    pub ok: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those that the worker did not take.
+    pub busy: u64,
+}
+
+/// Names the extension of a worker that says [`ClientMessage::Finished`].
+pub const NOWAIT_EXTENSION: &str = "nowait";
 
 /// Names the extension of a worker that understands [`ServerMessage::Shards`].
 pub const SHARDS_EXTENSION: &str = "shards";
@@ -263,6 +281,17 @@ impl ServerMessage {
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
         request_in::<Self>(bytes, &["DispatchEvent", "RunScript", "DropWorker", "LiveTenants"])
     }
+
+    /// Whose event the bytes are, of those that do not decode, if no request id can be seen in it.
+    pub fn nowait_tenant_of(bytes: &[u8]) -> Option<TenantId> {
+        let (mut tenant, mut request) = (None, None);
+        let name = fields_in::<Self>(bytes, |field, reader| match field {
+            "id" => TenantId::decode(reader).map(|id| tenant = Some(id)),
+            "req_id" => Option::decode(reader).map(|id: Option<u64>| request = id),
+            _ => skip_unknown(reader),
+        })?;
+        tenant.filter(|_| name == "DispatchEvent" && request.is_none())
+    }
 }
 
 impl ServerMessage {
@@ -292,6 +321,8 @@ impl ClientMessage {
             | ClientMessage::PublishFeed { topic, data, .. } => {
                 topic.len() + data.as_bytes().len() + AROUND_BYTES
             }
+            // A tenant with small numbers.
+            ClientMessage::Finished(events) => 36 * events.len(),
             _ => 0,
         };
         let mut writer = Writer::with_capacity(len + 48);
@@ -335,6 +366,7 @@ variants!(ClientMessage {
     3 Health(health),
     4 SendMessage { from, to, topic, data, depth, req_id },
     5 PublishFeed { from, topic, data },
+    7 Finished(events),
     9 NotSubscribed { req_id },
 });
 
@@ -342,6 +374,8 @@ wire_enum!(Result<EncodedValue, String> {
     0 Ok(value),
     1 Err(text),
 });
+
+wire_struct!(FinishedEvents { tenant, ok, failed, busy });
 
 wire_struct!(growing Health {
     stalest_executor_ms,
@@ -380,17 +414,27 @@ fn decode_message<M: Variants>(bytes: &[u8]) -> Result<Incoming<M>, WireError> {
 /// Which request a message is about that does not decode, if it is one of those that are `named`
 /// and its request can be seen all the same.
 fn request_in<M: Variants>(bytes: &[u8], named: &[&str]) -> Option<u64> {
+    let mut request = None;
+    let name = fields_in::<M>(bytes, |field, reader| match field {
+        "req_id" => Option::decode(reader).map(|id| request = id),
+        _ => skip_unknown(reader),
+    })?;
+    request.filter(|_| named.contains(&name))
+}
+
+/// Reads the fields of a message that does not decode, as far as `read` can; returns its name.
+fn fields_in<M: Variants>(
+    bytes: &[u8],
+    mut read: impl FnMut(&str, &mut Reader<'_>) -> Result<(), WireError>,
+) -> Option<&'static str> {
     let mut reader = Reader::new(bytes.get(..bytes.len().min(MESSAGE_MAX_BYTES))?);
     let envelope = Envelope::read(&mut reader).ok().filter(|envelope| envelope.has_value)?;
     let variant = envelope.name.find(M::NAMES)?;
     let names = M::field_names(variant);
-    let mut request = None;
-    // Something is wrong with it, before the id or behind it; what can be passed over before it is.
-    let _ = fields(&mut reader, names, FieldCount::Any, |field, reader| match names[field] {
-        "req_id" => Option::decode(reader).map(|id| request = id),
-        _ => skip_unknown(reader),
-    });
-    request.filter(|_| named.contains(&M::NAMES[variant]))
+    // Something is wrong with it, before what is looked for or behind it; what can be passed over
+    // before it is.
+    let _ = fields(&mut reader, names, FieldCount::Any, |field, reader| read(names[field], reader));
+    Some(M::NAMES[variant])
 }
 
 /// An unknown variant's name, fit for a log.
@@ -485,6 +529,18 @@ mod tests {
         for bytes in requests {
             assert!(ServerMessage::decode(bytes).is_err());
             assert_eq!(ServerMessage::request_of(bytes), Some(7), "{bytes:x?}");
+        }
+        let tenant_of = ServerMessage::nowait_tenant_of;
+        let event = |rest: &[u8]| [b"\x81\xadDispatchEvent".as_slice(), rest].concat();
+        for (bytes, tenant) in [
+            (event(b"\x93\x81\xa5Guild\xa17\xc0\xc0"), Some(TenantId::Guild(7))),
+            (event(b"\x93\x81\xa5Guild\xa17\xc1"), Some(TenantId::Guild(7))),
+            (event(b"\x93\x81\xa5Guild\xa17\xc0\x07"), None),
+            (event(b"\x93\x81\xa5Guild\xa1x\xc0\xc0"), None),
+            (b"\x81\xaaDropWorker\x92\x81\xa5Guild\xa17\xc1".to_vec(), None),
+        ] {
+            assert!(ServerMessage::decode(&bytes).is_err());
+            assert_eq!(tenant_of(&bytes), tenant, "{bytes:x?}");
         }
         let nobody_waits: [&[u8]; 3] = [
             b"\x81\xadDispatchEvent\x93\xc0\xc0\xc0",

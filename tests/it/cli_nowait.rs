@@ -1,7 +1,7 @@
 //! What 202 promises to a caller that does not wait: the event is in its tenant's queue, and it
 //! runs, or the master says that it did not.
 
-use mesophyll::base::limits::TENANT_UNANSWERED_MAX;
+use mesophyll::base::limits::TENANT_UNHEARD_MAX;
 use rustix::process::Signal;
 
 use crate::metrics::Scrape;
@@ -9,7 +9,7 @@ use crate::support::binary::Master;
 use crate::support::process::{eventually, signal, workers_of};
 
 /// More than a tenant's queue takes.
-const POSTS: usize = TENANT_UNANSWERED_MAX + 150;
+const POSTS: usize = TENANT_UNHEARD_MAX + 150;
 
 /// Sends events that nobody waits for and that do not end before they are released; returns how
 /// many were taken.
@@ -44,11 +44,7 @@ fn of_events_without_a_waiter_as_many_run_as_were_taken() {
         master.wait_ready();
         let (tenant, other) = ("guild/1", "guild/2");
         let taken = post(&master, tenant, POSTS);
-        assert_eq!(
-            (taken, ended(&master, "busy")),
-            (TENANT_UNANSWERED_MAX, POSTS - taken),
-            "{mode}"
-        );
+        assert_eq!((taken, ended(&master, "busy")), (TENANT_UNHEARD_MAX, POSTS - taken), "{mode}");
         assert_eq!(master.dispatch(other, "ECHO", "1").0, 200, "another tenant's queue has room");
         master.release(tenant);
         eventually("they have run", || (ended(&master, "ok") == taken).then_some(()));
@@ -77,10 +73,10 @@ fn events_without_a_waiter_that_a_killed_worker_had_are_told() {
     let master = Master::start(&["--log", "info", "--workers", "1"]);
     master.wait_ready();
     let taken = post(&master, "guild/1", POSTS) + post(&master, "user/2", 37);
-    assert_eq!(taken, TENANT_UNANSWERED_MAX + 37);
+    assert_eq!(taken, TENANT_UNHEARD_MAX + 37);
     signal(workers_of(master.pid())[&0], Signal::KILL);
     for lost in
-        [format!("{TENANT_UNANSWERED_MAX} events for guild:1"), "37 events for user:2".to_owned()]
+        [format!("{TENANT_UNHEARD_MAX} events for guild:1"), "37 events for user:2".to_owned()]
     {
         let line = master
             .running

@@ -31,6 +31,7 @@ mod broker;
 mod feeds;
 mod full_link;
 mod messages;
+mod nowait;
 mod shards;
 mod subscribed;
 

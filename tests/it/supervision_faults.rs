@@ -18,7 +18,9 @@ use mesophyll::pool::{
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
-use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
+use mesophyll::wire::message::{
+    ClientMessage, FinishedEvents, Health, Incoming, NOWAIT_EXTENSION, Ready, ServerMessage,
+};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
 
@@ -96,7 +98,8 @@ impl Broken {
         let token = self.server.get_token_for_worker(0).expect("a token");
         let url = format!("ws://{}/ws?id=0&token={token}", self.server.local_addr());
         let mut peer = Peer(tungstenite::client::client(url, socket).expect("a handshake").0);
-        peer.say(&ClientMessage::Heartbeat);
+        let extensions = vec![NOWAIT_EXTENSION.to_owned()];
+        peer.say(&ClientMessage::Ready(Ready { extensions, ..Ready::default() }));
         (peer, pid.expect("it runs"))
     }
 
@@ -126,7 +129,7 @@ impl Peer {
         self.0.send(Message::binary(message.encode())).expect("sent");
     }
 
-    fn next_dispatch(&mut self) -> (TenantId, String, u64) {
+    fn next_dispatch(&mut self) -> (TenantId, String, Option<u64>) {
         loop {
             let message = self.0.read().expect("a frame").into_data();
             if let Ok(Incoming::Message(ServerMessage::DispatchEvent {
@@ -135,18 +138,14 @@ impl Peer {
                 req_id: request_id,
             })) = ServerMessage::decode(&message)
             {
-                return (
-                    id,
-                    event.name,
-                    request_id.expect("every event of a supervised worker is to be answered"),
-                );
+                return (id, event.name, request_id);
             }
         }
     }
 
-    fn answer(&mut self, request_id: u64) {
+    fn answer(&mut self, request_id: Option<u64>) {
         self.say(&ClientMessage::DispatchResponse {
-            req_id: request_id,
+            req_id: request_id.expect("one that is waited for"),
             result: Ok(EncodedValue::null()),
         });
     }
@@ -305,14 +304,21 @@ fn a_restart_finishes_events_and_lets_new_ones_wait() {
     let first = start(&*broken.worker, CULPRIT, Job::Dispatch(event("FIRST")), by);
     let (_, name, request_id) = old.next_dispatch();
     assert_eq!(name, "FIRST");
+    broken.in_flight(&mut old, &[CULPRIT, NEIGHBOUR]);
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     broken.wait("draining", |report| report.state == State::Draining);
     let second = start(&*broken.worker, CULPRIT, Job::Dispatch(event("SECOND")), by);
     broken.worker.dispatch_event_nowait(CULPRIT, event("THIRD"), by).expect("it waits");
-    assert_eq!((broken.worker.report().waiting, broken.worker.report().in_flight), (2, 1));
+    assert_eq!((broken.worker.report().waiting, broken.worker.report().in_flight), (2, 3));
     assert!(!is_gone(pid), "it is not ended before it has answered");
     old.answer(request_id);
     assert_eq!(first.wait(), Ok(EncodedValue::null()));
+    let finished = |tenant| FinishedEvents { tenant, ok: 1, failed: 0, busy: 0 };
+    old.say(&ClientMessage::Finished(vec![finished(CULPRIT)]));
+    let still = broken.worker.report();
+    assert!((1..=2).contains(&still.in_flight) && still.state == State::Draining, "{still:?}");
+    assert!(!is_gone(pid), "nor before it has told of every event");
+    old.say(&ClientMessage::Finished(vec![finished(NEIGHBOUR)]));
     broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     let (mut new, _) = broken.connect();

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::labels::{Grid, labels};
-use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
+use crate::base::limits::{
+    PENDING_MAX, TENANT_UNANSWERED_MAX, TENANT_UNHEARD_MAX, UNANSWERED_BYTES,
+};
 use crate::base::sync::Lock;
 use crate::dispatch::{JobKind, Observed, Observer};
 use crate::wire::data::sharding::{Shard, ShardSet, worker_for};
@@ -84,10 +86,15 @@ impl WorkerTraffic {
         &self.ended
     }
 
-    fn admit(&self, tenant: TenantId, bytes: usize) -> Result<(), DispatchError> {
+    fn admit(&self, job: &Observed, bytes: usize) -> Result<(), DispatchError> {
+        let tenant = job.tenant;
+        let max = match job.kind {
+            JobKind::EventNowait => TENANT_UNHEARD_MAX,
+            _ => TENANT_UNANSWERED_MAX,
+        };
         let mut unanswered = self.unanswered.lock();
         let held = unanswered.held(tenant).pieces;
-        if held >= TENANT_UNANSWERED_MAX {
+        if held >= max {
             return Err(DispatchError::Busy(format!(
                 "{held} events of this tenant are not answered yet"
             )));
@@ -145,7 +152,7 @@ impl Traffic {
         job: &mut Observed,
         bytes: usize,
     ) -> Result<(), DispatchError> {
-        self.worker_of(job.tenant).admit(job.tenant, bytes)?;
+        self.worker_of(job.tenant).admit(job, bytes)?;
         job.holds = Some(bytes);
         Ok(())
     }
@@ -193,14 +200,17 @@ mod tests {
     fn a_tenants_queue_has_an_end_and_leaves_room_to_others() {
         let traffic = Arc::new(Traffic::new(1));
         let (greedy, other) = (TenantId::Guild(1), TenantId::User(1));
-        let admit = |tenant, bytes| {
-            let mut job =
-                Observed::new(traffic.clone(), tenant, JobKind::Event, "E", Instant::now());
+        let admit_as = |kind, tenant, bytes| {
+            let mut job = Observed::new(traffic.clone(), tenant, kind, "E", Instant::now());
             traffic.admit(&mut job, bytes).map(|()| job)
         };
+        let admit = |tenant, bytes| admit_as(JobKind::Event, tenant, bytes);
         let fill =
             |tenant, bytes| std::iter::from_fn(|| admit(tenant, bytes).ok()).collect::<Vec<_>>();
-        let mut small = fill(greedy, 100);
+        let unawaited = || admit_as(JobKind::EventNowait, greedy, 100).ok();
+        let mut small: Vec<_> = std::iter::from_fn(unawaited).collect();
+        assert_eq!(small.len(), TENANT_UNHEARD_MAX);
+        small.extend(fill(greedy, 100));
         assert_eq!(small.len(), TENANT_UNANSWERED_MAX);
         assert!(admit(greedy, 0).is_err());
         small.push(admit(other, 100).expect("room for another tenant"));

@@ -25,14 +25,16 @@ use crate::wire::data::{
     EncodedValue, MessageOutcome, Sandbox, TenantId, TenantMessage, TenantState,
 };
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, Health, Incoming, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::link_counters::LinkCounters;
 use super::missed::Missed;
+use super::unheard::Unheard;
 use super::vm_query::VmQuery;
 use crate::protocol::answers;
 
+mod nowait;
 mod pulse;
 
 pub(super) use pulse::ConnPulse;
@@ -64,6 +66,8 @@ struct ConnInner {
     generation: u64,
     link: LinkSender,
     pending: Pending<SentRequest>,
+    /// Events that no caller waits for.
+    unheard: Unheard<SentRequest>,
     /// Apart from the dispatches: a query is nothing that a worker runs.
     vm_queries: Pending<AnswerSender<EncodedValue>>,
     opened: Instant,
@@ -74,6 +78,8 @@ struct ConnInner {
     is_ours: AtomicBool,
     answers_vm_queries: AtomicBool,
     takes_shards: AtomicBool,
+    /// The worker says what became of events without a request id.
+    tells_finished: AtomicBool,
     /// What the worker's Ready says; the reference's worker has none.
     announced: OnceLock<Announced>,
     requires_sandbox: bool,
@@ -94,6 +100,14 @@ struct SentRequest {
     what: Option<String>,
     since: Instant,
     answer: Answer,
+}
+
+impl SentRequest {
+    fn new(tenant: TenantId, job: &Job, answer: Answer) -> Self {
+        let what = answer.name().is_none().then(|| job.name().to_owned());
+        let since = answer.since().unwrap_or_else(Instant::now);
+        Self { tenant, what, since, answer }
+    }
 }
 
 /// A dispatch that left and was not answered.
@@ -121,6 +135,7 @@ impl MesophyllServerConn {
                 generation,
                 link,
                 pending: Pending::new(limits::PENDING_MAX),
+                unheard: Unheard::new(),
                 vm_queries: Pending::new(limits::VM_QUERIES_MAX),
                 opened: Instant::now(),
                 heartbeat_at_ms: AtomicU64::new(0),
@@ -128,6 +143,7 @@ impl MesophyllServerConn {
                 is_ours: AtomicBool::new(false),
                 answers_vm_queries: AtomicBool::new(false),
                 takes_shards: AtomicBool::new(false),
+                tells_finished: AtomicBool::new(false),
                 announced: OnceLock::new(),
                 requires_sandbox,
                 missed: Missed::default(),
@@ -151,18 +167,20 @@ impl MesophyllServerConn {
         self.inner.link.cause().filter(|_| self.is_closed())
     }
 
-    /// How many dispatches wait for their answers.
+    /// How many dispatches wait for their answers, or to be told of.
     pub fn in_flight(&self) -> usize {
-        self.inner.pending.len()
+        self.inner.pending.len() + self.inner.unheard.len()
     }
 
     /// What waits for its answer, such as when the worker died.
     pub fn in_flight_events(&self) -> Vec<InFlight> {
         let mut events = Vec::new();
-        self.inner.pending.for_each(|_, SentRequest { tenant, what, since, answer }| {
+        let mut push = |SentRequest { tenant, what, since, answer }: &SentRequest| {
             let what = what.as_deref().or(answer.name()).unwrap_or_default().to_owned();
             events.push(InFlight { tenant: *tenant, what, since: *since });
-        });
+        };
+        self.inner.pending.for_each(|_, request| push(request));
+        self.inner.unheard.for_each(push);
         events
     }
 
@@ -170,6 +188,7 @@ impl MesophyllServerConn {
     /// the worker's events is under way.
     pub(crate) fn seal(&self) {
         self.inner.pending.seal();
+        self.inner.unheard.seal();
     }
 
     /// Whether it has neither ended nor been sealed.
@@ -242,8 +261,10 @@ impl MesophyllServerConn {
     /// Answers the dispatches of tenants that were handed over to another master: they may have
     /// run.
     pub fn end_shards(&self, shards: &ShardSet) {
-        let is_of = |waiting: &SentRequest| shards.contains(Shard::of(waiting.tenant));
-        for waiting in self.inner.pending.take_where(is_of) {
+        let is_of = |tenant| shards.contains(Shard::of(tenant));
+        let mut waiting = self.inner.pending.take_where(|waiting| is_of(waiting.tenant));
+        waiting.extend(self.inner.unheard.take_tenants(is_of));
+        for waiting in waiting {
             waiting.answer.send(Err(handed_over()));
         }
     }
@@ -341,7 +362,8 @@ impl MesophyllServerConn {
     fn fail_pending(&self, cause: &CloseCause) {
         // A waiter learns it from the askers' end.
         drop(self.inner.vm_queries.close(cause.clone()));
-        let (waiting, cause) = self.inner.pending.close(cause.clone());
+        let (mut waiting, cause) = self.inner.pending.close(cause.clone());
+        waiting.extend(self.inner.unheard.close());
         for waiting in waiting {
             let text = format!("the worker went away before it answered: {cause}");
             waiting.answer.send(Err(DispatchError::OutcomeUnknown(text)));
@@ -380,10 +402,12 @@ impl WorkerLike for MesophyllServerConn {
     }
 
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        if let (Job::Dispatch(event), false) = (&request.job, request.answer.is_awaited()) {
+            let message = ServerMessage::encode_event(request.tenant, event, None);
+            return self.submit_nowait(request, message);
+        }
         let Request { tenant, id, job, deadline, answer } = request;
-        let what = answer.name().is_none().then(|| job.name().to_owned());
-        let since = answer.since().unwrap_or_else(Instant::now);
-        let waiting = SentRequest { tenant, what, since, answer };
+        let waiting = SentRequest::new(tenant, &job, answer);
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(job, Job::DropTenant);
         let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
@@ -479,6 +503,7 @@ impl ConnHandler {
                     .pending
                     .change(request_id, |waiting| waiting.answer.mark_not_subscribed());
             }
+            ClientMessage::Finished(events) => self.on_finished(events),
             ClientMessage::Heartbeat => {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
                 self.conn.tell_missed();
@@ -523,8 +548,9 @@ impl ConnHandler {
     fn on_announced(&self, ready: Ready) -> Result<(), u16> {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
         self.conn.inner.answers_vm_queries.store(ready.live_tenants, Ordering::Relaxed);
-        let takes_shards = ready.extensions.iter().any(|name| name == SHARDS_EXTENSION);
-        self.conn.inner.takes_shards.store(takes_shards, Ordering::Relaxed);
+        let names = |extension: &str| ready.extensions.iter().any(|name| name == extension);
+        self.conn.inner.takes_shards.store(names(SHARDS_EXTENSION), Ordering::Relaxed);
+        self.conn.inner.tells_finished.store(names(NOWAIT_EXTENSION), Ordering::Relaxed);
         let cut = |text: String| text.chars().take(VERSION_MAX_CHARS).collect::<String>();
         let version = cut(ready.version);
         log::debug!(worker = self.conn.id();

@@ -8,4 +8,5 @@ pub(super) mod link_counters;
 mod missed;
 mod replacements;
 pub(super) mod server;
+mod unheard;
 pub(super) mod vm_query;

@@ -28,11 +28,13 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, IdMap, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, MESSAGES_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, Health, Incoming, MESSAGES_EXTENSION, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION,
+    ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::dial::Dial;
+use super::finished::FinishedCounts;
 use super::outbox::Outbox;
 use crate::base::throttle::Throttle;
 use crate::protocol::master::vm_query;
@@ -42,7 +44,8 @@ use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 3] = ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION];
+const EXTENSIONS: [&str; 4] =
+    ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION];
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,7 +139,7 @@ pub struct MesophyllClient {
 #[derive(Debug)]
 struct ClientControl {
     stop_tx: Lock<Option<Sender<()>>>,
-    link: Lock<Option<LinkSender>>,
+    session: Lock<Option<Arc<MasterSession>>>,
     /// Of the handshake that is under way: a master that accepts and then says nothing must not
     /// hold up a stop.
     handshake: Lock<Option<Stream>>,
@@ -161,7 +164,7 @@ impl MesophyllClient {
         let (ended_tx, ended_rx) = bounded(1);
         let control = Arc::new(ClientControl {
             stop_tx: Lock::new(Some(stop_tx)),
-            link: Lock::new(None),
+            session: Lock::new(None),
             handshake: Lock::new(None),
         });
         let run = ClientRun {
@@ -195,13 +198,14 @@ impl MesophyllClient {
     pub fn stop(self) -> Option<ClientEnd> {
         drop(self.control.stop_tx.lock().take());
         self.control.end_handshake();
-        if let Some(link) = self.control.link.lock().as_ref() {
-            link.close(close_code::GOING_AWAY);
+        if let Some(session) = self.control.session.lock().as_ref() {
+            session.finished.tell_all();
+            session.link.close(close_code::GOING_AWAY);
         }
         if !self.thread.wait_until(Instant::now() + STOP_GRACE)
-            && let Some(link) = self.control.link.lock().as_ref()
+            && let Some(session) = self.control.session.lock().as_ref()
         {
-            link.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
+            session.link.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
         }
         self.thread.join()
     }
@@ -255,12 +259,13 @@ impl ClientRun {
         if self.is_stopped() {
             self.control.end_handshake();
         }
-        let session = Arc::new(MasterSession::default());
+        let mut served = None;
         let query = format!(
             "/ws?id={}&token={}&workers={}",
             config.worker_id, config.token, config.workers
         );
-        let serve = |_: &LinkSender| -> link::Service {
+        let serve = |link: &LinkSender| -> link::Service {
+            let session = served.insert(Arc::new(MasterSession::new(link.clone())));
             let handler = ClientHandler {
                 worker: self.worker.clone(),
                 outbox: config.outbox.clone(),
@@ -283,13 +288,16 @@ impl ClientRun {
             serve,
         );
         *self.control.handshake.lock() = None;
-        Ok((link?, session))
+        let link = link?;
+        // Set, or there were no link.
+        let session = served.unwrap_or_else(|| Arc::new(MasterSession::new(link.sender().clone())));
+        Ok((link, session))
     }
 
     /// Announces the worker and waits for the link to end; `Some`: for good.
-    fn serve(&mut self, link: Link, session: &MasterSession) -> Option<ClientEnd> {
+    fn serve(&mut self, link: Link, session: &Arc<MasterSession>) -> Option<ClientEnd> {
         let sender = link.sender().clone();
-        *self.control.link.lock() = Some(sender.clone());
+        *self.control.session.lock() = Some(session.clone());
         // A stop that came before the line above found no link to close.
         if self.is_stopped() {
             sender.close(close_code::GOING_AWAY);
@@ -297,7 +305,7 @@ impl ClientRun {
         let began = Instant::now();
         let is_announced = self.announce(&sender, session);
         link.join();
-        *self.control.link.lock() = None;
+        *self.control.session.lock() = None;
         let cause = sender.cause();
         if is_announced {
             self.backoff.after_link(cause.as_ref(), began.elapsed());
@@ -344,6 +352,7 @@ impl ClientRun {
         let sandbox = self.config.sandbox.clone();
         let live_tenants = true;
         let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
+        session.is_announced.store(true, Ordering::SeqCst);
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;
         }
@@ -381,24 +390,30 @@ fn may_have_moved(master: &Dial, unreachable: Duration) -> bool {
 /// What the threads of one link share.
 #[derive(Debug)]
 struct MasterSession {
+    link: LinkSender,
+    finished: Arc<FinishedCounts>,
     interval_ms: AtomicU64,
+    /// Ready is about to be sent, or was: from then on the master wants to be told of events
+    /// without a request id.
+    is_announced: AtomicBool,
     is_ready: AtomicBool,
     /// The reference's master never does, and knows none of our extensions.
     has_said_hello: AtomicBool,
 }
 
-impl Default for MasterSession {
-    fn default() -> Self {
-        let (is_ready, has_said_hello) = Default::default();
-        Self {
-            interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS),
-            is_ready,
-            has_said_hello,
-        }
-    }
-}
-
 impl MasterSession {
+    fn new(link: LinkSender) -> Self {
+        let (is_announced, is_ready, has_said_hello) = Default::default();
+        let finished = Arc::new(FinishedCounts::new(link.clone()));
+        let interval_ms = AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS);
+        Self { link, finished, interval_ms, is_announced, is_ready, has_said_hello }
+    }
+
+    /// Whether the master counts the events that it sends without a request id.
+    fn tells_finished(&self) -> bool {
+        self.has_said_hello.load(Ordering::Relaxed) && self.is_announced.load(Ordering::SeqCst)
+    }
+
     fn interval(&self) -> Duration {
         Duration::from_millis(self.interval_ms.load(Ordering::SeqCst).max(1))
     }
@@ -495,6 +510,11 @@ impl ClientHandler {
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
+        if self.session.tells_finished() {
+            let answer = Answer::watched(tenant, self.session.finished.clone());
+            let job = Job::Dispatch(event);
+            return self.worker.submit(Request::new(tenant, job, self.far_deadline, answer));
+        }
         if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, self.far_deadline) {
             log::warn!(tenant:% = tenant; "an event for {tenant} was dropped: {error}");
         }
@@ -572,6 +592,10 @@ impl LinkHandler for ClientHandler {
                     let _ = link.send(
                         ClientMessage::DispatchResponse { req_id: request_id, result }.encode(),
                     );
+                } else if let Some(tenant) = ServerMessage::nowait_tenant_of(message)
+                    && self.session.tells_finished()
+                {
+                    self.session.finished.failed(tenant);
                 }
                 return self.on_undecodable(&error);
             }
@@ -622,6 +646,7 @@ impl ClientPulse {
 
 impl Pulse for ClientPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        let finished_due = self.session.finished.beat(now);
         let interval = self.session.interval();
         let received = link.received_at();
         let silent = now.saturating_duration_since(received);
@@ -634,7 +659,7 @@ impl Pulse for ClientPulse {
         if silent >= interval * limits::HEARTBEATS_MISSED_MAX + self.late {
             log::warn!("the master has been silent for {silent:?}");
             link.abort(CloseCause::Silent);
-        } else if silent >= interval {
+        } else if silent >= interval && now >= self.due {
             link.ping();
         }
         if self.may_beat(now, interval) && self.sent_at.is_none_or(|at| now >= at + interval) {
@@ -644,7 +669,7 @@ impl Pulse for ClientPulse {
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }
         self.due = self.sent_at.map_or(now + interval, |at| at + interval);
-        self.due
+        finished_due.map_or(self.due, |at| at.min(self.due))
     }
 }
 

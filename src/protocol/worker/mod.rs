@@ -6,4 +6,5 @@ mod db_buffers;
 pub(super) mod db_client;
 mod db_transport;
 pub(super) mod dial;
+mod finished;
 pub(super) mod outbox;

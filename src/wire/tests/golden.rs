@@ -12,7 +12,7 @@ use crate::wire::data::{
     TenantState,
 };
 use crate::wire::json;
-use crate::wire::message::{ClientMessage, Incoming, ServerMessage};
+use crate::wire::message::{ClientMessage, FinishedEvents, Incoming, ServerMessage};
 use crate::wire::pack::plain;
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::value;
@@ -163,6 +163,16 @@ fn the_documents_show_the_bytes_that_we_write() {
                 topic: "score".to_owned(),
                 data: json::event_data_from_json(br#"{"red":3}"#).expect("JSON"),
             }
+            .encode(),
+        ),
+        (
+            r#"{"Finished": [[{"Guild": "1"}, 2, 1, 0]]}"#,
+            ClientMessage::Finished(vec![FinishedEvents {
+                tenant: TenantId::Guild(1),
+                ok: 2,
+                failed: 1,
+                busy: 0,
+            }])
             .encode(),
         ),
         (

@@ -15,7 +15,7 @@ use crate::wire::data::{
 use crate::wire::json::{
     canonical, event_data_from_json, json_from_encoded, value_from_json, value_to_json,
 };
-use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::wire::message::{ClientMessage, FinishedEvents, Health, Incoming, Ready, ServerMessage};
 use crate::wire::pack::plain;
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::value::{check, decode, encode, storable};
@@ -433,7 +433,11 @@ fn messages_of_our_own_come_back() {
         };
         let sent = ClientMessage::send_message(message, executors);
         let (health, ready) = (ClientMessage::Health(health), ClientMessage::Ready(ready));
-        for message in [health, ready, not_subscribed, sent] {
+        let (ok, failed, busy) = (executors, random.number(), random.number());
+        let finished = FinishedEvents { tenant: id, ok, failed, busy };
+        let count = random.below(3);
+        let finished = ClientMessage::Finished(vec![finished; count]);
+        for message in [health, ready, not_subscribed, sent, finished] {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
@@ -502,11 +506,13 @@ fn the_ready_of_an_older_worker_announces_nothing_new() {
 
 #[test]
 fn a_number_that_another_extension_has_is_unknown() {
-    for index in 6..9 {
+    for index in [6, 8] {
         let message = ClientMessage::decode(&[0x81, index, 0x91, 7]);
         assert_eq!(message, Ok(Incoming::Unknown(index.to_string())));
     }
     let message = ClientMessage::decode(&[0x81, 9, 0x91, 7]);
     assert_eq!(message, Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id: 7 })));
+    let message = ClientMessage::decode(&[0x81, 7, 0x90]);
+    assert_eq!(message, Ok(Incoming::Message(ClientMessage::Finished(vec![]))));
     assert_eq!(ClientMessage::decode(b"\x81\xa0\x91\x07"), Ok(Incoming::Unknown(String::new())));
 }

@@ -7,6 +7,7 @@ use super::MesophyllServerConn;
 use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::link::{CloseCause, LinkSender, Pulse};
+use crate::wire::data::TenantId;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster
 /// counts as a sign of life, because a heartbeat cannot overtake it (rule 2).
@@ -51,6 +52,10 @@ impl Pulse for ConnPulse {
         link.ping();
         self.due = now + self.interval;
         self.due
+    }
+
+    fn left(&mut self, tenants: &[TenantId]) {
+        self.conn.events_left(tenants);
     }
 }
 
