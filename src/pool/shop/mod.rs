@@ -247,7 +247,7 @@ impl Teller {
             let outcome = match arrival {
                 _ if is_given_up => ShopOutcome::GivenUp,
                 Arrival::Arrived => ShopOutcome::Arrived,
-                Arrival::MayHave | Arrival::NotYet | Arrival::Elsewhere => ShopOutcome::Again,
+                Arrival::MayHave | Arrival::NotYet => ShopOutcome::Again,
             };
             self.shared.outcomes.add(outcome, 1);
         }
@@ -332,9 +332,10 @@ fn arrival_of(result: &DispatchResult) -> Arrival {
             | DispatchError::BadInput(_),
         ) => Arrival::Arrived,
         Err(DispatchError::OutcomeUnknown(_)) => Arrival::MayHave,
-        Err(DispatchError::NotOwner) => Arrival::Elsewhere,
+        // A shard that came is served a moment later; of one that went the tenants are forgotten.
         Err(
-            DispatchError::Busy(_)
+            DispatchError::NotOwner
+            | DispatchError::Busy(_)
             | DispatchError::Deadline { sent: false }
             | DispatchError::NoWorker(_)
             | DispatchError::NotSent(_)

@@ -36,8 +36,6 @@ pub(super) enum Arrival {
     MayHave,
     /// Nothing ran; it is to be told later.
     NotYet,
-    /// The tenant is another master's.
-    Elsewhere,
 }
 
 /// An update on its way: its number, and since when.
@@ -231,9 +229,7 @@ impl Watchers {
         (watcher.failures, watcher.tells) =
             if is_done { (0, 0) } else { (failures + 1, watcher.tells) };
         self.leave(&telling);
-        if arrival == Arrival::Elsewhere {
-            self.forget(tenant);
-        } else if is_done {
+        if is_done {
             self.schedule(tenant, now);
         } else {
             let pause = SHOP_RETRY_MIN.saturating_mul(1 << failures.min(16));
