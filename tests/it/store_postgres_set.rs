@@ -222,7 +222,7 @@ impl Crowd {
         self.db.store_figures().queue.map_or(0, |queue| queue.operations)
     }
 
-    /// Has these wait for the connection all at once, each on a thread of its own.
+    /// Has these wait for the connection all at once, in this order, each on a thread of its own.
     fn at_once(&self, all: Vec<Box<dyn FnOnce() + Send + '_>>) {
         let mut outside = Client::connect(self.schema.url(), NoTls).expect("a connection");
         let mut transaction = outside.transaction().expect("begun");
@@ -233,11 +233,10 @@ impl Crowd {
                 let sql = "SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
                 (!transaction.query(sql, &[]).expect("rows").is_empty()).then_some(())
             });
-            let count = all.len();
-            for one in all {
+            for (before, one) in all.into_iter().enumerate() {
                 scope.spawn(one);
+                eventually("it waits", || (self.waiting() == before + 1).then_some(()));
             }
-            eventually("all wait", || (self.waiting() == count).then_some(()));
             transaction.commit().expect("committed");
         });
     }
