@@ -104,35 +104,14 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::net::link::{self, CloseCause, Link, LinkHandler, LinkLimits, Pulse, close_code};
+    use crate::net::link::{Link, LinkLimits, close_code};
+    use crate::protocol::worker::quiet_link::{WAIT, quiet_link};
     use crate::wire::data::EncodedValue;
     use crate::wire::message::Incoming;
     use tungstenite::WebSocket;
 
-    const WAIT: Duration = Duration::from_secs(60);
     const ONE: TenantId = TenantId::Guild(1);
     const OTHER: TenantId = TenantId::User(1);
-
-    /// So that nothing is told but what a test asks for.
-    struct Quiet;
-
-    impl LinkHandler for Quiet {
-        fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
-            Ok(())
-        }
-
-        fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
-            Ok(())
-        }
-
-        fn on_closed(&mut self, _: &CloseCause) {}
-    }
-
-    impl Pulse for Quiet {
-        fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
-            now + WAIT
-        }
-    }
 
     fn linked(queue_bytes: usize) -> (FinishedCounts, Link, WebSocket<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -140,11 +119,8 @@ mod tests {
         let master = std::thread::spawn(move || {
             tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake")
         });
-        let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
         let limits = LinkLimits { queue_bytes, ..LinkLimits::default() };
-        let link =
-            link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service)
-                .expect("a link");
+        let link = quiet_link(address, &limits);
         let counts = FinishedCounts::new(link.sender().clone());
         (counts, link, master.join().expect("a peer"))
     }

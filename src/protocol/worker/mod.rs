@@ -8,3 +8,5 @@ mod db_transport;
 pub(super) mod dial;
 mod finished;
 pub(super) mod outbox;
+#[cfg(test)]
+mod quiet_link;

@@ -1,31 +1,10 @@
 //! What a worker answers when its master reads nothing.
 
 use super::*;
+use crate::protocol::worker::quiet_link::{WAIT, quiet_link};
 use crate::wire::data::EncodedValue;
 use std::net::TcpListener;
 use tungstenite::Message;
-
-const WAIT: Duration = Duration::from_secs(60);
-
-struct Quiet;
-
-impl LinkHandler for Quiet {
-    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
-        Ok(())
-    }
-
-    fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
-        Ok(())
-    }
-
-    fn on_closed(&mut self, _: &CloseCause) {}
-}
-
-impl Pulse for Quiet {
-    fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
-        now + WAIT
-    }
-}
 
 #[test]
 fn results_without_room_are_errors_and_no_other_tenants() {
@@ -52,9 +31,7 @@ fn results_without_room_are_errors_and_no_other_tenants() {
         answers
     });
     let limits = LinkLimits { queue_bytes: 4 << 20, ..LinkLimits::default() };
-    let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
-    let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service)
-        .expect("a link");
+    let link = quiet_link(address, &limits);
     let mut text = vec![0xdb, 0, 0x10, 0, 0];
     text.resize(5 + (1 << 20), b'x');
     let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
