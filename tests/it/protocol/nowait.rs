@@ -1,6 +1,7 @@
 //! Events that no caller waits for: they leave without a request id, and workers say in numbers
 //! what became of them.
 
+use super::subscribed::under_a_master_by_hand;
 use super::*;
 use mesophyll::base::limits::TENANT_UNHEARD_MAX;
 use mesophyll::dispatch::{DispatchResult, EventWatcher};
@@ -217,27 +218,7 @@ fn a_worker_tells_what_became_of_events_without_a_waiter() {
 
 #[test]
 fn a_worker_that_is_stopped_tells_first_what_became_of_events() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let (runtime, _told_rx) = StandInRuntime::new();
-    let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
-    let db = Arc::new(WorkerDb::direct(
-        Master::start(DEADLINE).db.clone(),
-        0,
-        1,
-        MessageDoor::default(),
-    ));
-    let config = ClientConfig {
-        master: listener.local_addr().expect("an address").to_string().into(),
-        worker_id: 0,
-        workers: 1,
-        token: "t".to_owned(),
-        link_limits: LinkLimits::default(),
-        sandbox: None,
-        outbox: Outbox::default(),
-    };
-    let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
-    let client = MesophyllClient::start(config, worker).expect("a client");
-    let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+    let (client, mut peer) = under_a_master_by_hand(BTreeSet::from(["*".to_owned()]));
     let mut send = |message: ServerMessage| {
         peer.send(Message::binary(message.encode())).expect("sent");
     };

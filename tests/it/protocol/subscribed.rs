@@ -49,9 +49,11 @@ fn a_worker_says_not_subscribed_before_it_answers() {
     assert!(!slot.is_unsubscribed());
 }
 
-#[test]
-fn a_master_that_never_said_hello_is_told_nothing_new() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+/// A worker with these subscriptions, and the end of its link that a test writes by hand.
+pub(super) fn under_a_master_by_hand(
+    events: BTreeSet<String>,
+) -> (MesophyllClient, WebSocket<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let config = ClientConfig {
         master: listener.local_addr().expect("an address").to_string().into(),
         worker_id: 0,
@@ -61,17 +63,19 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         sandbox: None,
         outbox: Outbox::default(),
     };
-    let (runtime, _told) = StandInRuntime::new();
-    let subscriptions = Arc::new(Subscriptions::new(["FAIL".to_owned(), "BUSY".to_owned()].into()));
-    let db = Arc::new(WorkerDb::direct(
-        Master::start(DEADLINE).db.clone(),
-        0,
-        1,
-        MessageDoor::default(),
-    ));
+    let (runtime, _told_rx) = StandInRuntime::new();
+    let db = Master::start(DEADLINE).db.clone();
+    let db = Arc::new(WorkerDb::direct(db, 0, 1, MessageDoor::default()));
+    let subscriptions = Arc::new(Subscriptions::new(events));
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
-    let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+    let peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+    (client, peer)
+}
+
+#[test]
+fn a_master_that_never_said_hello_is_told_nothing_new() {
+    let (client, mut peer) = under_a_master_by_hand(["FAIL".to_owned(), "BUSY".to_owned()].into());
     while !matches!(
         ClientMessage::decode(&next_message(&mut peer)),
         Ok(Incoming::Message(ClientMessage::Ready(_)))
