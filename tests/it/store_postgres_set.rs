@@ -107,13 +107,14 @@ fn two_masters_that_set_one_key_count_it_once() {
 /// Of another program: a record of the tenant, newer than any clock of ours.
 fn insert(scopes: &str) -> String {
     format!(
-        "INSERT INTO tenant_kv VALUES ('theirs KEY', '4711', 'guild', 'KEY', '{{\"Text\": \"theirs\"}}',
-             '{scopes}', now(), '2099-01-02')"
+        "INSERT INTO tenant_kv VALUES ('theirs KEY', '4711', 'guild', 'KEY',
+             '{{\"Text\": \"theirs\"}}', '{scopes}', now(), '2099-01-02')"
     )
 }
 
 /// Of another program, as [`insert`].
-const UPDATE: &str = "UPDATE tenant_kv SET value = '{\"Text\": \"theirs\"}', last_updated_at = '2099-01-02' WHERE key = 'KEY'";
+const UPDATE: &str = "UPDATE tenant_kv
+     SET value = '{\"Text\": \"theirs\"}', last_updated_at = '2099-01-02' WHERE key = 'KEY'";
 
 const DELETE: &str = "DELETE FROM tenant_kv WHERE key = 'KEY'";
 

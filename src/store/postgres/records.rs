@@ -34,8 +34,11 @@ const GET: &str = "SELECT t.*, x.n FROM unnest((SELECT $1::text[]), (SELECT $2::
          ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1) AS t";
 
 /// As [`GET`] does for one record: the plan for an array costs a lone get a quarter more.
-const GET_ONE: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, xmin::text FROM tenant_kv
-         WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND scopes @> $4::text::text[] AND scopes <@ $4::text::text[]
+const GET_ONE: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at,
+             xmin::text
+         FROM tenant_kv
+         WHERE owner_type = $1 AND owner_id = $2 AND key = $3
+             AND scopes @> $4::text::text[] AND scopes <@ $4::text::text[]
          ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1";
 
 /// The records that a Find may answer, newest first. The keys are folded as `pattern::index_fold`
@@ -58,7 +61,8 @@ const SET: &str = "SELECT set.*, x.n FROM unnest((SELECT $1::integer[]), (SELECT
 /// statement it needs no lock: what another writer did in between changed the row's version.
 const REPLACE: &str = "UPDATE tenant_kv SET value = $3::text::jsonb, last_updated_at = $4
      WHERE id = $1 AND xmin::text = $2 AND NOT EXISTS (SELECT FROM tenant_kv
-         WHERE owner_type = $5 AND owner_id = $6 AND key = $7 AND scopes @> $8::text[] AND scopes <@ $8::text[] AND id <> $1)
+         WHERE owner_type = $5 AND owner_id = $6 AND key = $7
+             AND scopes @> $8::text[] AND scopes <@ $8::text[] AND id <> $1)
      RETURNING mod(txid_current(), 4294967296)::text";
 
 /// See [`FIND`].
@@ -290,12 +294,11 @@ impl Work for SetWork {
     /// and in more if another writer came in between or the usage has to be counted.
     fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault> {
         let mut outcome = replace(session, self);
-        if outcome.is_ok() && self.found.is_none() {
-            outcome = set_all(session, &mut [&mut *self], None);
-        }
-        if outcome.is_ok() && self.found.is_none() {
-            // Now its row is known.
-            outcome = set_all(session, &mut [&mut *self], None);
+        // The second time its row is known.
+        for _ in 0..2 {
+            if outcome.is_ok() && self.found.is_none() {
+                outcome = set_all(session, &mut [&mut *self], None);
+            }
         }
         let is_open = self.found.is_none();
         if is_open && matches!(outcome, Ok(()) | Err(SessionFault::Conflict)) {
@@ -319,13 +322,11 @@ impl Work for SetWork {
 /// Replaces the value of a known row by one of its size, which takes no lock, nor any look at the
 /// usage. Without an answer afterwards nothing was changed.
 fn replace(session: &mut PgSession, set: &mut SetWork) -> Result<(), SessionFault> {
-    let (known, charge) = (set.known.get(&set.address), set.charge());
-    let Some(old) = known.filter(|old| old.charge == charge && set.fence.is_none()) else {
-        return Ok(());
-    };
-    if !session.is_fresh() {
+    if set.fence.is_some() || !session.is_fresh() {
         return Ok(());
     }
+    let (known, charge) = (set.known.get(&set.address), set.charge());
+    let Some(old) = known.filter(|old| old.charge == charge) else { return Ok(()) };
     let (owner, address) = (Owner::from(set.address.tenant), &set.address);
     let last_updated_at = touched(old.last_updated_at, set.now);
     let rows = session.commit_query(
