@@ -225,14 +225,13 @@ impl Watchers {
         watcher.tells += u32::from(arrival == Arrival::MayHave);
         let is_given_up = watcher.tells >= SHOP_TELLS_MAX;
         let is_done = arrival == Arrival::Arrived || is_given_up;
-        let failures = watcher.failures;
+        let pause = SHOP_RETRY_MIN.saturating_mul(1 << watcher.failures.min(16));
         (watcher.failures, watcher.tells) =
-            if is_done { (0, 0) } else { (failures + 1, watcher.tells) };
+            if is_done { (0, 0) } else { (watcher.failures + 1, watcher.tells) };
         self.leave(&telling);
         if is_done {
             self.schedule(tenant, now);
         } else {
-            let pause = SHOP_RETRY_MIN.saturating_mul(1 << failures.min(16));
             self.put_back(tenant, telling.told, now + pause.min(SHOP_RETRY_MAX));
         }
         is_given_up
