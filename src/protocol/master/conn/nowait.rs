@@ -84,8 +84,8 @@ impl ConnHandler {
         {
             let id = self.conn.inner.worker_id;
             log::debug!(worker = id;
-                "worker {id}: {count} answers that nobody waits for, the last of them told of {surplus} \
-                 events that were not sent"
+                "worker {id}: {count} answers that nobody waits for, the last of them told of \
+                 {surplus} events that were not sent"
             );
         }
     }
