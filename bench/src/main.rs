@@ -29,8 +29,8 @@ const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
 mesophyll-bench guard FILE [--within PERCENT | --update]
 
   --quick      about a minute: fewer and shorter rounds
-  --only TEXT  only cases whose name contains this, or the case of that row of the table; =NAME is that
-               case alone; may be given again
+  --only TEXT  only cases whose name contains this, or the case of that row of the table; =NAME
+               is that case alone; may be given again
   --out DIR    where latest.json and latest.md go (target/bench)
 
 guard counts the instructions and allocations of a dispatch, and fails if they are 10 % above those in FILE, or so many per cent.

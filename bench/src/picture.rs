@@ -81,8 +81,10 @@ impl<'r> Bar<'r> {
         let colour = if self.times >= 1.0 { "#2f7d4f" } else { "#b5482f" };
         format!(
             "<text x=\"{names}\" y=\"{text:.1}\" text-anchor=\"end\">{name}</text>\n\
-             <rect x=\"{left:.1}\" y=\"{bar:.1}\" width=\"{wide:.1}\" height=\"10\" fill=\"{colour}\"/>\n\
-             <line x1=\"{least:.1}\" y1=\"{middle:.1}\" x2=\"{most:.1}\" y2=\"{middle:.1}\" stroke=\"#111111\"/>\n\
+             <rect x=\"{left:.1}\" y=\"{bar:.1}\" width=\"{wide:.1}\" height=\"10\" \
+             fill=\"{colour}\"/>\n\
+             <line x1=\"{least:.1}\" y1=\"{middle:.1}\" x2=\"{most:.1}\" y2=\"{middle:.1}\" \
+             stroke=\"#111111\"/>\n\
              <text x=\"{figures}\" y=\"{text:.1}\">{shown}</text>",
             names = NAMES - 6.0,
             name = self.name,

@@ -12,8 +12,8 @@ use crate::machine::Machine;
 use crate::picture;
 use crate::validity;
 
-/// Prints the results and writes them into `latest.json`, `latest.md` and `latest.svg`, and what is to be known
-/// about the run into `run.json`.
+/// Prints the results and writes them into `latest.json`, `latest.md` and `latest.svg`, and what is
+/// to be known about the run into `run.json`.
 pub fn write(
     out: &Path,
     machine: &Machine,
