@@ -151,16 +151,15 @@ impl HttpShared {
         let admitted = self.registry.admit(stream, |id, slot| {
             let (socket, shared) = (Socket::new(Arc::clone(stream)), Arc::clone(self));
             thread::spawn(format!("{}-{}", self.name, id % 1_000_000), move || {
+                // Here, so that a peer that has its answer finds itself counted.
+                shared.counters.accepted.inc();
                 let _leave = Leave { shared: Arc::clone(&shared), id, _permit: permit };
                 Connection::new(socket, peer, id, slot, shared).run();
             })
         });
         let counters = &self.counters;
         match &admitted {
-            Ok(is_displacing) => {
-                counters.accepted.inc();
-                counters.displaced.add(u64::from(*is_displacing));
-            }
+            Ok(is_displacing) => counters.displaced.add(u64::from(*is_displacing)),
             Err(_) => counters.refused.inc(),
         }
         admitted.map(drop)
