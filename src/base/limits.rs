@@ -512,6 +512,9 @@ pub const POSTGRES_LANE_MAX: usize = 512;
 /// Limit: gets or sets of records that PostgreSQL is asked together; the next ones follow.
 pub const POSTGRES_TOGETHER_MAX: usize = 16;
 
+/// How long a get waits for the end of a statement of gets that is under way; then one more goes.
+pub const POSTGRES_GETS_WAIT: Duration = Duration::from_millis(2);
+
 /// Limit: the values of sets that go together; a larger one goes alone.
 pub const POSTGRES_TOGETHER_BYTES: usize = 256 * 1024;
 

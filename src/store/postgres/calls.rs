@@ -95,6 +95,10 @@ impl CallProgress {
         self.0.compare_exchange(0, Self::BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::BEGUN
+    }
+
     fn is_abandoned(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::ABANDONED
     }

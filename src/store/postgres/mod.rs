@@ -38,7 +38,9 @@ use super::{
     StoreOptions, StoredState, Usage,
 };
 use crate::base::error::DbError;
-use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
+use crate::base::limits::{
+    POSTGRES_GETS_WAIT, POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT,
+};
 use crate::base::spin::Spin;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
@@ -171,6 +173,9 @@ impl PostgresStore {
         let started = Instant::now();
         if access == Access::Read {
             READERS.wait(|| place.is_over());
+            if !place.wait_until(started + POSTGRES_GETS_WAIT) && !progress.has_begun() {
+                self.queue.let_gets_go();
+            }
         }
         if !place.wait_until(started + POSTGRES_QUEUE_TIMEOUT) && progress.abandon() {
             return Err(unavailable());

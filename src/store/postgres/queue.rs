@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::calls::{self, PgJob};
+use super::calls::{self, Joint, PgJob};
 use super::{Access, busy, closed};
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
@@ -39,10 +39,20 @@ struct Inner {
     lanes: HashMap<LaneId, PgLane>,
     /// Lanes of which an operation may be taken now; a lane that had its turn goes to the end.
     ready: VecDeque<LaneId>,
+    /// The same of lanes whose next operation is a get. While a statement of gets is under way they
+    /// wait for its end, and go together then.
+    ready_gets: VecDeque<LaneId>,
+    /// Statements of gets that are under way, beyond the only one if some have waited for long.
+    gets: usize,
+    gets_at_once: usize,
+    /// The two lines take turns.
+    was_get: bool,
     waiting: usize,
     /// Threads that wait for an operation. The last to come is the next to get one: what it and its
     /// connection's process in the server use is in the processors' caches still.
     idle: Vec<Arc<Signal>>,
+    /// One that was woken has not looked yet: what comes until then it takes together.
+    is_waking: bool,
     is_closed: bool,
 }
 
@@ -68,6 +78,7 @@ pub(super) enum Taken<'q> {
 pub(super) struct PgLaneTurn<'q> {
     queue: &'q Queue,
     lanes: Vec<LaneId>,
+    are_gets: bool,
 }
 
 impl Queue {
@@ -105,7 +116,7 @@ impl Queue {
         inner.lanes.entry((who, access)).or_default().jobs.push_back(job);
         inner.waiting += 1;
         inner.put_in_line((who, access), self.at_once(access));
-        inner.wake_one();
+        inner.wake_for_next();
         Ok(())
     }
 
@@ -116,11 +127,11 @@ impl Queue {
     pub(super) fn take(&self, until: Option<Instant>, own: &Arc<Signal>) -> Taken<'_> {
         let mut inner = self.inner.lock();
         loop {
-            if let Some((jobs, lanes)) = inner.pop_together(|access| self.at_once(access)) {
-                if !inner.ready.is_empty() {
-                    inner.wake_one();
-                }
-                return Taken::Jobs(jobs, PgLaneTurn { queue: self, lanes });
+            if let Some((mut jobs, lanes)) = inner.pop_together(|access| self.at_once(access)) {
+                let are_gets = jobs.first_mut().is_some_and(is_get);
+                inner.gets += usize::from(are_gets);
+                inner.wake_for_next();
+                return Taken::Jobs(jobs, PgLaneTurn { queue: self, lanes, are_gets });
             }
             // What waits behind another's turn is taken when that is over.
             if inner.is_closed && inner.waiting == 0 {
@@ -132,7 +143,10 @@ impl Queue {
             inner.idle.push(own.clone());
             inner = own.wait(inner, until);
             // It is there still if the time is over.
-            inner.idle.retain(|one| !Arc::ptr_eq(one, own));
+            match inner.idle.iter().position(|one| Arc::ptr_eq(one, own)) {
+                Some(at) => drop(inner.idle.remove(at)),
+                None => inner.is_waking = false,
+            }
         }
     }
 
@@ -142,6 +156,13 @@ impl Queue {
     /// Not longer than `until`.
     pub(super) fn is_closed_by(&self, until: Instant) -> bool {
         self.closed.wait_until(self.inner.lock(), until, |inner| inner.is_closed).is_closed
+    }
+
+    /// Gets have waited for long: those under way may be held up, and a statement more may go.
+    pub(super) fn let_gets_go(&self) {
+        let mut inner = self.inner.lock();
+        inner.gets_at_once = inner.gets + 1;
+        inner.wake_for_next();
     }
 
     /// Takes nothing in any more, and wakes everybody.
@@ -176,9 +197,29 @@ impl PgLane {
     }
 }
 
+fn is_get(job: &mut Box<dyn PgJob>) -> bool {
+    matches!(job.joint(), Some(Joint::Get(_)))
+}
+
 impl Inner {
-    fn wake_one(&mut self) {
-        self.idle.pop().inspect(|thread| thread.notify_one());
+    /// Wakes a thread if there is something for it.
+    fn wake_for_next(&mut self) {
+        if self.is_waking || self.next_line().is_none() {
+            return;
+        }
+        let thread = self.idle.pop();
+        self.is_waking = thread.inspect(|thread| thread.notify_one()).is_some();
+    }
+
+    /// The line of which the next operation comes: whether it is that of gets.
+    fn next_line(&self) -> Option<bool> {
+        let may_get = !self.ready_gets.is_empty() && self.gets < self.gets_at_once.max(1);
+        let is_get = may_get && (self.ready.is_empty() || !self.was_get);
+        (is_get || !self.ready.is_empty()).then_some(is_get)
+    }
+
+    fn line(&mut self, of_gets: bool) -> &mut VecDeque<LaneId> {
+        if of_gets { &mut self.ready_gets } else { &mut self.ready }
     }
 
     fn wake_all(&mut self) {
@@ -188,15 +229,21 @@ impl Inner {
     /// Lets a lane take turns, if it has something that may be taken and does not yet.
     fn put_in_line(&mut self, id: LaneId, at_once: usize) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if !lane.is_ready && !lane.jobs.is_empty() && lane.under_way < at_once {
+        let Some(next) = lane.jobs.front_mut() else { return };
+        if !lane.is_ready && lane.under_way < at_once {
             lane.is_ready = true;
-            self.ready.push_back(id);
+            let of_gets = is_get(next);
+            self.line(of_gets).push_back(id);
         }
     }
 
-    fn pop(&mut self, at_once: impl Fn(Access) -> usize) -> Option<(Box<dyn PgJob>, LaneId)> {
+    fn pop(
+        &mut self,
+        of_gets: bool,
+        at_once: impl Fn(Access) -> usize,
+    ) -> Option<(Box<dyn PgJob>, LaneId)> {
         loop {
-            let id = self.ready.pop_front()?;
+            let id = self.line(of_gets).pop_front()?;
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.is_ready = false;
             // Those whose callers gave up may have left none.
@@ -211,16 +258,14 @@ impl Inner {
     /// The next operation, and what fits together with it: of the lanes whose turn is next, and
     /// then of those that it has operations of already.
     fn pop_together(&mut self, at_once: impl Fn(Access) -> usize) -> Option<Together> {
-        let (first, lane) = self.pop(&at_once)?;
-        let (mut jobs, mut lanes) = (vec![first], vec![lane]);
-        while self
-            .ready
-            .front()
-            .is_some_and(|next| self.lanes.get_mut(next).is_some_and(|lane| lane.fits(&mut jobs)))
-        {
-            let Some((job, lane)) = self.pop(&at_once) else { break };
-            jobs.push(job);
-            lanes.push(lane);
+        let (mut jobs, mut lanes) = (Vec::new(), Vec::new());
+        while jobs.is_empty() {
+            self.was_get = self.next_line()?;
+            while self.next_fits(self.was_get, &mut jobs) {
+                let Some((job, lane)) = self.pop(self.was_get, &at_once) else { break };
+                jobs.push(job);
+                lanes.push(lane);
+            }
         }
         for id in &lanes {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
@@ -230,6 +275,12 @@ impl Inner {
             }
         }
         Some((jobs, lanes))
+    }
+
+    /// Whether the next of a line goes together with those; without any, everything does.
+    fn next_fits(&mut self, of_gets: bool, those: &mut [Box<dyn PgJob>]) -> bool {
+        let Some(next) = self.line(of_gets).front().copied() else { return false };
+        those.is_empty() || self.lanes.get_mut(&next).is_some_and(|lane| lane.fits(those))
     }
 
     /// Makes room: the operations dropped here have no waiter.
@@ -248,6 +299,10 @@ impl Inner {
 impl Drop for PgLaneTurn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.inner.lock();
+        if self.are_gets {
+            inner.gets -= 1;
+            inner.gets_at_once = 1;
+        }
         for id in &self.lanes {
             let Some(lane) = inner.lanes.get_mut(id) else { continue };
             lane.under_way -= 1;
@@ -259,8 +314,8 @@ impl Drop for PgLaneTurn<'_> {
         }
         if inner.is_closed && inner.waiting == 0 {
             inner.wake_all();
-        } else if !inner.ready.is_empty() {
-            inner.wake_one();
+        } else {
+            inner.wake_for_next();
         }
     }
 }
@@ -270,20 +325,26 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
+    use super::super::records::{GetWork, RecordAddress};
     use super::super::session::{PgSession, SessionFault};
     use super::*;
-    use crate::base::error::DbError;
+    use crate::wire::data::Scopes;
 
     const SEVEN: usize = 7;
     const LOUD: JobOwner = Some(TenantId::Guild(1));
     const QUIET: JobOwner = Some(TenantId::Guild(2));
 
-    /// Gives its name when it is dropped.
-    struct Named(u64, Arc<Lock<Vec<u64>>>, Arc<AtomicBool>);
+    /// Gives its name when it is finished.
+    struct Named {
+        number: u64,
+        finished: Arc<Lock<Vec<u64>>>,
+        is_wanted: Arc<AtomicBool>,
+        get: Option<GetWork>,
+    }
 
     impl PgJob for Named {
         fn is_wanted(&self) -> bool {
-            self.2.load(Ordering::SeqCst)
+            self.is_wanted.load(Ordering::SeqCst)
         }
 
         fn begin(&self) -> bool {
@@ -299,7 +360,11 @@ mod tests {
         }
 
         fn finish(self: Box<Self>, _: Result<(), DbError>) {
-            self.1.lock().push(self.0);
+            self.finished.lock().push(self.number);
+        }
+
+        fn joint(&mut self) -> Option<Joint<'_>> {
+            self.get.as_mut().map(Joint::Get)
         }
     }
 
@@ -318,9 +383,22 @@ mod tests {
             }
         }
 
+        fn named(&self, number: u64) -> Box<Named> {
+            let (finished, is_wanted) = (Arc::clone(&self.finished), Arc::clone(&self.is_wanted));
+            Box::new(Named { number, finished, is_wanted, get: None })
+        }
+
         fn push(&self, who: JobOwner, access: Access, number: u64) -> Result<(), DbError> {
-            let job = Named(number, Arc::clone(&self.finished), Arc::clone(&self.is_wanted));
-            self.queue.push(who, access, Box::new(job))
+            self.queue.push(who, access, self.named(number))
+        }
+
+        /// A get of a tenant with that number.
+        fn push_get(&self, number: u64) {
+            let (tenant, scopes) = (TenantId::Guild(number), Scopes::default());
+            let mut job = self.named(number);
+            let address = RecordAddress { tenant, key: "key".to_owned(), scopes };
+            job.get = Some(GetWork::new(address, Arc::default()));
+            self.queue.push(Some(tenant), Access::Read, job).expect("room");
         }
 
         /// Takes one if there is one, and stays at it.
@@ -378,6 +456,46 @@ mod tests {
         let order: Vec<u64> =
             (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
         assert_eq!(order, [0, 100, 200, 1, 2]);
+    }
+
+    #[test]
+    fn gets_go_together_when_those_under_way_are_over() {
+        let bench = Bench::new(SEVEN);
+        bench.push_get(0);
+        let (_, first) = bench.take().expect("none is under way");
+        (1..4).for_each(|number| bench.push_get(number));
+        bench.push(None, Access::Read, 100).expect("room");
+        assert_eq!(bench.take().map(|(number, _)| number), Some(100), "others go on");
+        assert!(bench.take().is_none());
+        drop(first);
+        let (_, _second) = bench.take().expect("a turn");
+        assert_eq!(*bench.finished.lock(), [0, 100, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_statement_of_gets_that_hangs_holds_up_no_others() {
+        let bench = Bench::new(SEVEN);
+        bench.push_get(0);
+        let hanging = bench.take().expect("a turn");
+        bench.push_get(1);
+        assert!(bench.take().is_none());
+        bench.queue.let_gets_go();
+        let (number, second) = bench.take().expect("one more may go");
+        bench.push_get(2);
+        assert!(number == 1 && bench.take().is_none(), "one more, and not any number");
+        drop(second);
+        assert!(bench.take().is_none());
+        bench.queue.let_gets_go();
+        assert_eq!(bench.take().map(|(number, _)| number), Some(2));
+        drop(hanging);
+    }
+
+    #[test]
+    fn a_thread_that_was_woken_takes_what_comes_until_it_looks() {
+        let bench = Bench::new(SEVEN);
+        bench.queue.inner.lock().idle = vec![Arc::default(), Arc::default()];
+        (0..3).for_each(|number| bench.push_get(number));
+        assert_eq!(bench.queue.inner.lock().idle.len(), 1);
     }
 
     #[test]
