@@ -38,6 +38,8 @@ impl Deref for LiveVm {
 impl Drop for LiveVm {
     fn drop(&mut self) {
         let vm = self.vm.take();
+        // All of it is freed: to look for what is garbage first would take as long again.
+        vm.iter().for_each(|vm| vm.lua.gc_stop());
         // One that met a panic may meet another one in its end.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(vm)));
         self.gauges.vm_closed(self.tenant);

@@ -194,7 +194,6 @@ mod tests {
         let (lua, outside) = (Lua::new(), Arc::<Outside>::default());
         let pace = Pace::new(16 * MIB, &outside);
         let _calls = outside.charge(ChargeKind::Call, 2 * MIB);
-        lua.gc_stop();
         let make = |mib: usize| lua.create_buffer(vec![0; mib * MIB]).expect("a buffer");
         drop(make(15));
         assert!(pace.has_room(&lua, MIB), "garbage is in nobody's way");

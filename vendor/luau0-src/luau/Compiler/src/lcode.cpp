@@ -6,6 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <string>
+
+// Part of Mesophyll's changes to Luau: see luau0-src.patch in the folder above this crate. mlua compiles the same text
+// for each VM that it makes: a thread keeps what became of the last short text that was compiled with the defaults.
+static std::string compileOnce(const char* source, size_t size, const Luau::CompileOptions& o)
+{
+    static thread_local std::string lastSource, lastResult;
+
+    bool isDefault = o.optimizationLevel == 1 && o.debugLevel == 1 && !o.typeInfoLevel && !o.coverageLevel && !o.vectorLib &&
+                     !o.vectorCtor && !o.vectorType && !o.vectorPrecision && !o.mutableGlobals && !o.userdataTypes &&
+                     !o.librariesWithKnownMembers && !o.disabledBuiltins;
+    if (!isDefault || size > 4096)
+        return compile(std::string(source, size), o);
+    if (lastResult.empty() || lastSource.compare(0, std::string::npos, source, size) != 0)
+    {
+        lastResult = compile(std::string(source, size), o);
+        lastSource.assign(source, size);
+    }
+    return lastResult;
+}
+
 char* luau_compile(const char* source, size_t size, lua_CompileOptions* options, size_t* outsize)
 {
     LUAU_ASSERT(outsize);
@@ -18,7 +39,7 @@ char* luau_compile(const char* source, size_t size, lua_CompileOptions* options,
         memcpy(static_cast<void*>(&opts), options, sizeof(opts));
     }
 
-    std::string result = compile(std::string(source, size), opts);
+    std::string result = compileOnce(source, size, opts);
 
     char* copy = static_cast<char*>(malloc(result.size()));
     if (!copy)

@@ -1418,7 +1418,10 @@ int lua_gc(lua_State* L, int what, int data)
     }
     case LUA_GCCOLLECT:
     {
-        luaC_fullgc(L);
+        // Part of Mesophyll's changes to Luau: see luau0-src.patch in the folder above this crate. mlua collects before it
+        // closes a VM, which frees everything anyway; one that is about to be closed has its collector stopped.
+        if (g->GCthreshold != SIZE_MAX)
+            luaC_fullgc(L);
         break;
     }
     case LUA_GCCOUNT:
