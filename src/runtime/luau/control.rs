@@ -88,11 +88,6 @@ impl Control {
         self.doom.get()
     }
 
-    /// Between runs: what was doomed has been ended.
-    pub(super) fn forget_doom(&self) {
-        self.doom.set(None);
-    }
-
     /// Dooms the event that runs: its next interrupt ends it. The first reason sticks.
     pub(super) fn set_doom(&self, doom: Doom) {
         if self.doom.get().is_none() {

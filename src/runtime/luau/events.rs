@@ -72,6 +72,8 @@ impl Tenant {
         let compiling =
             if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
         let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
+        // To load a chunk may run the host's own code.
+        core.control.start_run(&meter, meter.started);
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
                 let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
@@ -116,7 +118,6 @@ impl Tenant {
     fn start_task(&mut self, core: &Core, vm: &Vm, event: u64, code: &Code) -> Result<u64, Start> {
         let (function, args) = match (code, self.program.ready()) {
             (Code::Script(compiled, _), _) => {
-                core.control.forget_doom();
                 let chunk = vm.host.load(&vm.lua, compiled).map_err(|problem| {
                     match core.control.doom() {
                         Some(_) => Start::Memory,

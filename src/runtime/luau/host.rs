@@ -26,6 +26,7 @@ use super::script_error;
 use super::script_feed::ScriptFeed;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
+use super::vm;
 use crate::base::limits::{
     FEED_DATA_MAX_BYTES, SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES,
 };
@@ -334,79 +335,114 @@ impl Host {
         lua.create_string(script_error::caught(&error)).map(Value::String)
     }
 
-    /// What the prelude gets as its argument.
+    /// What the prelude gets as its argument: a few values, and what it calls the host by, each
+    /// made when it is first used, as few events use many.
     pub(super) fn table(self: &Rc<Self>, lua: &Lua) -> mlua::Result<Table> {
-        let table = lua.create_table_with_capacity(0, 24)?;
+        let table = lua.create_table_with_capacity(0, 16)?;
         table.raw_set("HOST", tag(HOST_TAG))?;
         table.raw_set("SCRIPT", tag(SCRIPT_TAG))?;
-        table.raw_set("ops", CallOp::table(lua)?)?;
         table.raw_set("null", Value::NULL)?;
         table.raw_set("lists", install_lists(lua)?)?;
-        let tenant = lua.create_table_with_capacity(0, 2)?;
-        tenant.raw_set("type", self.tenant.kind().as_str())?;
-        tenant.raw_set("id", self.tenant.snowflake().to_string())?;
-        table.raw_set("tenant", tenant)?;
-        self.add_coroutine_functions(lua, &table)?;
-        self.add_script_functions(lua, &table)?;
+        let host = self.clone();
+        let index = lua.create_function(move |lua, (table, name): (Table, String)| {
+            let member = host.member(lua, &name)?;
+            table.raw_set(name, &member)?;
+            Ok(member)
+        })?;
+        table.set_metatable(Some(lua.create_table_from([("__index", index)])?))?;
         Ok(table)
     }
 
-    fn add_coroutine_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
-        self.add(lua, table, "spawned", |host, _, ()| Ok(host.spawned()))?;
-        self.add(lua, table, "ended", |host, _, event: u64| host.ended(event))?;
-        self.add(lua, table, "collect", |_, lua, ()| lua.gc_collect())?;
-        self.add(lua, table, "recounted", |host, _, live: usize| host.recounted(live))?;
-        self.add(lua, table, "is_task", |host, _, co: Thread| {
-            Ok(co.to_pointer().addr() == host.task.get())
-        })?;
-        self.add(lua, table, "delay", |host, _, (seconds, thread, args)| {
-            host.act(HostAction::Delay { seconds, thread, args })
-        })?;
-        self.add(lua, table, "beyond", |host, _, (seconds, call): (f64, String)| {
-            Ok(host.beyond(seconds, &call))
-        })?;
-        self.add(lua, table, "cancel", |host, _, thread| host.act(HostAction::Cancel(thread)))
+    fn member(self: &Rc<Self>, lua: &Lua, name: &str) -> mlua::Result<Value> {
+        match name {
+            "ops" => CallOp::table(lua).map(Value::Table),
+            "tenant" => {
+                let tenant = lua.create_table_with_capacity(0, 2)?;
+                tenant.raw_set("type", self.tenant.kind().as_str())?;
+                tenant.raw_set("id", self.tenant.snowflake().to_string())?;
+                Ok(Value::Table(tenant))
+            }
+            _ => match self.coroutine_function(lua, name).or_else(|| self.function(lua, name)) {
+                Some(function) => function.map(Value::Function),
+                None => Err(mlua::Error::runtime(format!("the host has no {name}"))),
+            },
+        }
     }
 
-    fn add_script_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
-        self.add(lua, table, "out_of_memory", |host, _, ()| host.out_of_memory())?;
-        self.add(lua, table, "error_text", |host, lua, value| host.error_text(lua, value))?;
-        self.add(lua, table, "log", |host, _, (level, text): (String, mlua::LuaString)| {
-            host.write_log(&level, &text)
-        })?;
-        self.add(lua, table, "publish", |host, lua, (topic, data): (Value, Value)| {
-            Ok(host.publish(lua, &topic, &data))
-        })?;
-        self.add(lua, table, "thrown", |host, _, value: Value| {
-            *host.thrown.borrow_mut() = Some(value);
-            Ok(())
-        })?;
-        self.add(lua, table, "freeze", |_, _, table: Table| {
-            table.set_readonly(true);
-            Ok(table)
-        })?;
-        self.add(lua, table, "resolve", |host, lua, ValueName(name)| {
-            // 0 is this callback, 1 the prelude's `require`, 2 the caller of that.
-            let from = lua
-                .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
-            let from = from.flatten().unwrap_or_default();
-            Ok(host.templates.resolve(from.trim_end_matches(".luau"), &name))
-        })?;
-        self.add(lua, table, "module", |host, lua, name: String| Ok(host.module(lua, &name)))?;
-        self.add(lua, table, "event", |host, lua, id| Ok(host.event(lua, id)))?;
-        self.add(lua, table, "tenant_state", |host, lua, ()| Ok(host.tenant_state(lua)))?;
-        self.add(lua, table, "stats", |host, lua, ()| host.stats(lua))
-    }
-
-    /// Adds a function that the prelude can call with this host.
-    fn add<A: FromLuaMulti, R: IntoLuaMulti>(
+    fn coroutine_function(
         self: &Rc<Self>,
         lua: &Lua,
-        table: &Table,
         name: &str,
+    ) -> Option<mlua::Result<Function>> {
+        Some(match name {
+            "spawned" => self.callback(lua, |host, _, ()| Ok(host.spawned())),
+            "ended" => self.callback(lua, |host, _, event: u64| host.ended(event)),
+            "collect" => self.callback(lua, |_, lua, ()| lua.gc_collect()),
+            "recounted" => self.callback(lua, |host, _, live: usize| host.recounted(live)),
+            "is_task" => self.callback(lua, |host, _, co: Thread| {
+                let is_task = co.to_pointer().addr() == host.task.get();
+                Ok(is_task)
+            }),
+            "delay" => self.callback(lua, |host, _, (seconds, thread, args)| {
+                host.act(HostAction::Delay { seconds, thread, args })
+            }),
+            "beyond" => self.callback(lua, |host, _, (seconds, call): (f64, String)| {
+                Ok(host.beyond(seconds, &call))
+            }),
+            "cancel" => self.callback(lua, |host, _, co| host.act(HostAction::Cancel(co))),
+            _ => return None,
+        })
+    }
+
+    fn function(self: &Rc<Self>, lua: &Lua, name: &str) -> Option<mlua::Result<Function>> {
+        Some(match name {
+            "out_of_memory" => self.callback(lua, |host, _, ()| host.out_of_memory()),
+            "error_text" => self.callback(lua, |host, lua, value| host.error_text(lua, value)),
+            "log" => self.callback(lua, |host, _, (level, text): (String, mlua::LuaString)| {
+                host.write_log(&level, &text)
+            }),
+            "publish" => self.callback(lua, |host, lua, (topic, data): (Value, Value)| {
+                Ok(host.publish(lua, &topic, &data))
+            }),
+            "thrown" => self.callback(lua, |host, _, value: Value| {
+                *host.thrown.borrow_mut() = Some(value);
+                Ok(())
+            }),
+            "freeze" => self.callback(lua, |_, _, table: Table| {
+                table.set_readonly(true);
+                Ok(table)
+            }),
+            "fill" => self.callback(lua, |_, _, (library, members): (Table, Table)| {
+                library.set_readonly(false);
+                let filled =
+                    members.for_each(|name: Value, member: Value| library.raw_set(name, member));
+                library.set_readonly(true);
+                filled
+            }),
+            "resolve" => self.callback(lua, |host, lua, ValueName(name)| {
+                // 0 is this callback, 1 the prelude's `require`, 2 the caller of that.
+                let from = lua.inspect_stack(2, |frame| {
+                    frame.source().short_src.map(|name| name.into_owned())
+                });
+                let from = from.flatten().unwrap_or_default();
+                Ok(host.templates.resolve(from.trim_end_matches(".luau"), &name))
+            }),
+            "module" => self.callback(lua, |host, lua, name: String| Ok(host.module(lua, &name))),
+            "part" => self.callback(lua, |_, lua, name: String| vm::part(lua, &name)),
+            "event" => self.callback(lua, |host, lua, id| Ok(host.event(lua, id))),
+            "tenant_state" => self.callback(lua, |host, lua, ()| Ok(host.tenant_state(lua))),
+            "stats" => self.callback(lua, |host, lua, ()| host.stats(lua)),
+            _ => return None,
+        })
+    }
+
+    /// A function that the prelude can call with this host.
+    fn callback<A: FromLuaMulti, R: IntoLuaMulti>(
+        self: &Rc<Self>,
+        lua: &Lua,
         run: impl Fn(&Host, &Lua, A) -> mlua::Result<R> + 'static,
-    ) -> mlua::Result<()> {
+    ) -> mlua::Result<Function> {
         let host = self.clone();
-        table.raw_set(name, lua.create_function(move |lua, args| run(&host, lua, args))?)
+        lua.create_function(move |lua, args| run(&host, lua, args))
     }
 }

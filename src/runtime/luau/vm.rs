@@ -17,15 +17,20 @@ use super::host::Host;
 use super::memory::peak_bytes;
 use super::script_error::HOST_CHUNK;
 
-/// The prelude's files: one chunk, so that they share their locals.
+/// What a VM runs before anything else: one chunk, so that the files share their locals.
 const PRELUDE: &str = concat!(
     include_str!("prelude/base.luau"),
-    include_str!("prelude/bounded.luau"),
-    include_str!("prelude/coroutines.luau"),
-    include_str!("prelude/tasks.luau"),
     include_str!("prelude/modules.luau"),
     include_str!("prelude/ctx.luau"),
 );
+
+/// What a VM loads when it is first used.
+const PARTS: [(&str, &str); 4] = [
+    ("bounded", include_str!("prelude/bounded.luau")),
+    ("coroutines", include_str!("prelude/coroutines.luau")),
+    ("members", include_str!("prelude/members.luau")),
+    ("slow", include_str!("prelude/slow.luau")),
+];
 
 /// What of Luau and mlua a script must not have: other environments, code from text, and what shows
 /// the host.
@@ -69,34 +74,45 @@ impl Vm {
             | StdLib::COROUTINE
             | StdLib::VECTOR;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
+        // Nothing of what is made here is garbage for long, and half of it goes if a VM is closed
+        // after one event: the collector begins with the first event.
+        lua.gc_stop();
         let globals = lua.globals();
         for name in REMOVED {
             globals.raw_set(name, Value::Nil)?;
         }
         globals.raw_set("null", Value::NULL)?;
         values::install(&lua, &globals)?;
-        let prelude =
-            lua.load(prelude()).set_name(format!("={HOST_CHUNK}")).set_mode(ChunkMode::Binary);
-        let (start, start_script) = prelude.call(host.table(&lua)?)?;
+        let (start, start_script) = part(&lua, "prelude")?.call(host.table(&lua)?)?;
         host.set_globals(&lua, &globals)?;
         lua.sandbox(true)?;
-        // What it took to get here is garbage now; with it goes a tenth of the VM.
-        lua.gc_collect()?;
         lua.set_memory_limit(peak_bytes(control.limits().memory_bytes))?;
         lua.set_interrupt({
             let (control, host) = (control.clone(), host.clone());
             move |lua| control.interrupt(lua, &host.pace)
         });
+        lua.gc_restart();
         Ok(Self { lua, host, start, start_script })
     }
 }
 
-/// The prelude, compiled once a process.
-fn prelude() -> &'static [u8] {
-    static BYTECODE: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTECODE.get_or_init(|| {
+/// Loads a part of the prelude.
+///
+/// # Errors
+/// There is none of this name, or no memory for it.
+pub(super) fn part(lua: &Lua, name: &str) -> mlua::Result<Function> {
+    // Compiled once a process.
+    static BYTECODE: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
+    let parts = BYTECODE.get_or_init(|| {
         // Level 1: with inlined functions the levels given to `error` would be wrong.
         let compiler = Compiler::new().set_optimization_level(1).set_debug_level(1);
-        compiler.compile(PRELUDE).expect("the prelude is part of this binary, and tests run it")
-    })
+        let compile = |(name, text)| {
+            let code = compiler.compile(text);
+            (name, code.expect("it is part of this binary, and tests run it"))
+        };
+        [("prelude", PRELUDE)].into_iter().chain(PARTS).map(compile).collect()
+    });
+    let code = parts.iter().find(|(part, _)| *part == name).map(|(_, code)| &code[..]);
+    let code = code.ok_or_else(|| mlua::Error::runtime(format!("there is no part {name}")))?;
+    lua.load(code).set_name(format!("={HOST_CHUNK}")).set_mode(ChunkMode::Binary).into_function()
 }

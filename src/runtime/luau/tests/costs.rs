@@ -295,6 +295,9 @@ fn reachable(lua: &Lua) -> Vec<String> {
         }
     }
     let mut names = Vec::new();
+    // To go through a library loads what is otherwise loaded when it is used.
+    let all = "for _, library in { string, table, coroutine, task } do for _ in library do end end";
+    lua.load(all).exec().expect("they are there");
     // In front of the libraries is a table that is the sandbox's.
     let libraries =
         lua.globals().metatable().expect("a sandbox").raw_get("__index").expect("the libraries");
