@@ -26,6 +26,9 @@ pub const CALL_BYTES: usize = 512;
 /// nothing is left is an error in the script.
 pub const CALLS_FREE_BYTES: usize = 1024 * 1024;
 
+/// Limit: bytes of an event that a handler is given made, whether or not it asks for it.
+pub const SMALL_EVENT_MAX_BYTES: usize = 4096;
+
 /// Limit: live coroutines an event (docs/templates.md).
 pub const COROUTINES_MAX: usize = 1024;
 

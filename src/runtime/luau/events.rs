@@ -72,13 +72,13 @@ impl Tenant {
         let compiling =
             if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
         let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
+        let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
+        let depth = tenant_message::depth(&waiting.event);
+        vm.host.add_event(id, waiting.event);
         // To load a chunk may run the host's own code.
         core.control.start_run(&meter, meter.started);
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
-                let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
-                let depth = tenant_message::depth(&waiting.event);
-                vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
                 let event = RunningEvent {
                     request_id,
@@ -99,6 +99,7 @@ impl Tenant {
                 self.tasks.run(handler);
             }
             Err(Start::Script(problem)) => {
+                vm.host.remove_event(id);
                 core.record_error(self.id, &template, &name, &problem);
                 core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
             }
@@ -124,18 +125,20 @@ impl Tenant {
                         None => Start::Script(problem),
                     }
                 })?;
-                (&vm.start_script, (event, chunk).into_lua_multi(&vm.lua))
+                let data = vm.host.small_event(&vm.lua, event);
+                (&vm.start_script, (event, data, chunk).into_lua_multi(&vm.lua))
             }
             (_, program) => {
                 if let Some(compiled) = program {
                     vm.host.set_program(compiled);
                 }
-                (&vm.start, event.into_lua_multi(&vm.lua))
+                let data = vm.host.small_event(&vm.lua, event);
+                (&vm.start, (event, data).into_lua_multi(&vm.lua))
             }
         };
         let args: MultiValue = args.map_err(|_| Start::Memory)?;
-        let thread = vm.lua.create_thread(function.clone()).map_err(|_| Start::Memory)?;
-        Ok(self.tasks.add(thread, event, Next::Values(args)))
+        let thread = vm.thread(function).map_err(|_| Start::Memory)?;
+        Ok(self.tasks.add_handler(thread, event, Next::Values(args)))
     }
 
     /// Records an error of an event for the template's author, whether or not a caller waits for

@@ -5,7 +5,6 @@
 //! of them just then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +28,10 @@ use super::templates::{Compiled, Templates};
 use super::vm;
 use crate::base::limits::{
     FEED_DATA_MAX_BYTES, SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES,
+    SMALL_EVENT_MAX_BYTES,
 };
 use crate::runtime::TenantStates;
+use crate::wire::data::IdMap;
 use crate::wire::data::{CreateEvent, EventData, TenantId, TenantState};
 use crate::wire::json::value_to_json;
 
@@ -47,10 +48,12 @@ pub(super) struct Host {
     feed: Rc<ScriptFeed>,
     pub(super) pace: Pace,
     program: RefCell<Option<Compiled>>,
-    events: RefCell<HashMap<u64, Rc<CreateEvent>>>,
+    events: RefCell<IdMap<u64, Rc<CreateEvent>>>,
     meter: RefCell<Option<Rc<Meter>>>,
     /// The task that the executor resumed, by its thread's address; only ever compared.
     task: Cell<usize>,
+    /// A script was given that task's coroutine since it was resumed.
+    has_shown_task: Cell<bool>,
     actions: RefCell<Vec<HostAction>>,
     /// Reads what a chunk's own globals lack from the VM's, which are read-only.
     globals_metatable: RefCell<Option<Table>>,
@@ -91,6 +94,7 @@ impl Host {
             events: RefCell::default(),
             meter: RefCell::default(),
             task: Cell::new(0),
+            has_shown_task: Cell::new(false),
             actions: RefCell::default(),
             globals_metatable: RefCell::default(),
             thrown: RefCell::default(),
@@ -127,7 +131,13 @@ impl Host {
     pub(super) fn enter(&self, meter: &Rc<Meter>, thread: &Thread) {
         *self.meter.borrow_mut() = Some(meter.clone());
         self.task.set(thread.to_pointer().addr());
+        self.has_shown_task.set(false);
         self.thrown.take();
+    }
+
+    /// Whether a script was given the coroutine of the task that was resumed last.
+    pub(super) fn has_shown_task(&self) -> bool {
+        self.has_shown_task.get()
     }
 
     /// What callbacks have left since the last time.
@@ -197,6 +207,17 @@ impl Host {
         let event = self.events.borrow().get(&id).cloned();
         let event = event.ok_or("the event that this ctx belongs to has ended")?;
         self.event_table(lua, &event).map_err(|error| self.convert_failed(&error))
+    }
+
+    /// An event as a script gets it, if it is small: to ask for it would take longer than to make
+    /// it. Nil also if it cannot be made, which the script is told when it asks.
+    pub(super) fn small_event(&self, lua: &Lua, id: u64) -> Option<Table> {
+        let event = self.events.borrow().get(&id).cloned()?;
+        if event.bytes() <= SMALL_EVENT_MAX_BYTES {
+            self.event_table(lua, &event).ok()
+        } else {
+            None
+        }
     }
 
     fn event_table(&self, lua: &Lua, event: &CreateEvent) -> Result<Table, ConvertError> {
@@ -381,6 +402,7 @@ impl Host {
             "recounted" => self.callback(lua, |host, _, live: usize| host.recounted(live)),
             "is_task" => self.callback(lua, |host, _, co: Thread| {
                 let is_task = co.to_pointer().addr() == host.task.get();
+                host.has_shown_task.set(host.has_shown_task.get() || is_task);
                 Ok(is_task)
             }),
             "delay" => self.callback(lua, |host, _, (seconds, thread, args)| {

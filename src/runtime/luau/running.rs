@@ -42,6 +42,7 @@ impl Tenant {
         vm.host.enter(&meter, &task.thread);
 
         let resumed = resume_thread(vm, task);
+        task.is_seen |= vm.host.has_shown_task();
         let outcome = Outcome::of(&task.thread, resumed);
         let failed = match &outcome {
             Outcome::Failed(error) => Some(vm.host.describe(&vm.lua, error)),
@@ -111,7 +112,15 @@ impl Tenant {
             }
             Outcome::Parked => self.park(core, id),
             Outcome::Called(op, args) => self.call(core, id, op, args),
-            Outcome::Finished(_) | Outcome::Failed(_) => self.finish(core, id, result, failed),
+            Outcome::Finished(_) => {
+                let ended = self.tasks.get(id).filter(|task| !task.is_seen);
+                let vm = ended.and_then(|task| self.events.get(&task.event)).map(|event| &event.vm);
+                if let (Some(task), Some(vm)) = (ended, vm) {
+                    vm.reuse(task.thread.clone());
+                }
+                self.finish(core, id, result, failed);
+            }
+            Outcome::Failed(_) => self.finish(core, id, result, failed),
         }
         Step::Done
     }

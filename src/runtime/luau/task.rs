@@ -3,7 +3,7 @@
 //!
 //! Plain bookkeeping: what runs them, and what becomes of what they yield, is in `tenant`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use mlua::{MultiValue, Thread, Value};
@@ -14,6 +14,7 @@ use super::locks::RecordKey;
 use super::ops::{CallOp, HOST_TAG, SCRIPT_TAG, tag_number};
 use super::outside::Charge;
 use super::timers::TimerKey;
+use crate::wire::data::IdMap;
 
 /// A coroutine that the executor resumes.
 pub(super) struct Task {
@@ -26,6 +27,8 @@ pub(super) struct Task {
     pub(super) wait: Wait,
     /// The `KV:update` whose function it runs.
     pub(super) updating: Option<Update>,
+    /// A script holds its coroutine, or may.
+    pub(super) is_seen: bool,
 }
 
 impl Task {
@@ -83,9 +86,9 @@ pub(super) struct Update {
 #[derive(Default)]
 pub(super) struct Tasks {
     // Limit: `COROUTINES_MAX` and a handler for each event that runs.
-    by_id: HashMap<u64, Task>,
+    by_id: IdMap<u64, Task>,
     /// By the thread's address, which is that of a live thread as long as the task holds it.
-    by_thread: HashMap<usize, u64>,
+    by_thread: IdMap<u64, u64>,
     last: u64,
     /// The task that runs, above those that spawned it and wait for it to wait.
     running: Vec<u64>,
@@ -97,10 +100,19 @@ impl Tasks {
     /// Adds a task that waits for nothing.
     pub(super) fn add(&mut self, thread: Thread, event: u64, next: Next) -> u64 {
         self.last += 1;
-        self.by_thread.insert(thread.to_pointer().addr(), self.last);
-        self.by_id
-            .insert(self.last, Task { thread, event, next, wait: Wait::Nothing, updating: None });
+        self.by_thread.insert(address(&thread), self.last);
+        let (wait, updating) = (Wait::Nothing, None);
+        self.by_id.insert(self.last, Task { thread, event, next, wait, updating, is_seen: true });
         self.last
+    }
+
+    /// Adds one whose coroutine no script has.
+    pub(super) fn add_handler(&mut self, thread: Thread, event: u64, next: Next) -> u64 {
+        let id = self.add(thread, event, next);
+        if let Some(task) = self.by_id.get_mut(&id) {
+            task.is_seen = false;
+        }
+        id
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Task> {
@@ -113,7 +125,7 @@ impl Tasks {
 
     /// The task whose coroutine this is.
     pub(super) fn of_thread(&self, thread: &Thread) -> Option<u64> {
-        self.by_thread.get(&thread.to_pointer().addr()).copied()
+        self.by_thread.get(&address(thread)).copied()
     }
 
     /// The task that runs, if one does.
@@ -160,7 +172,7 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Task> {
         let task = self.by_id.remove(&id)?;
-        self.by_thread.remove(&task.thread.to_pointer().addr());
+        self.by_thread.remove(&address(&task.thread));
         Some(task)
     }
 
@@ -178,6 +190,10 @@ impl Tasks {
     pub(super) fn ids(&self) -> Vec<u64> {
         self.by_id.keys().copied().collect()
     }
+}
+
+fn address(thread: &Thread) -> u64 {
+    thread.to_pointer().addr() as u64
 }
 
 /// Why a task came back from being resumed.

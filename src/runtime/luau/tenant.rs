@@ -6,7 +6,6 @@
 //! is in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and
 //! what calls do, in `calls`.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -31,6 +30,7 @@ use super::tenant_vm::TenantVm;
 use super::timers::Due;
 use crate::base::error::DispatchError;
 use crate::dispatch::{Answer, Job, RequestId};
+use crate::wire::data::IdMap;
 use crate::wire::data::{Budget, EncodedValue, TenantId};
 
 /// A tenant.
@@ -42,7 +42,7 @@ pub(super) struct Tenant {
     pub(super) program: TenantProgram,
     pub(super) vm: TenantVm,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
-    pub(super) events: HashMap<u64, RunningEvent>,
+    pub(super) events: IdMap<u64, RunningEvent>,
     pub(super) last_event: u64,
     pub(super) tasks: Tasks,
     start_next: bool,
@@ -72,7 +72,7 @@ impl Tenant {
             queue: JobQueue::default(),
             program: TenantProgram::new(&core.shared.template_cache),
             vm: TenantVm::default(),
-            events: HashMap::new(),
+            events: IdMap::default(),
             last_event: 0,
             tasks: Tasks::default(),
             start_next: false,

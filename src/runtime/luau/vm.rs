@@ -5,11 +5,12 @@
 //! gets a table of its own for what it writes. Belongs to one tenant, lives on its executor's
 //! thread.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Once, OnceLock};
 
 use mlua::chunk::{ChunkMode, Compiler};
-use mlua::{Function, Lua, LuaOptions, StdLib, Value};
+use mlua::{Function, Lua, LuaOptions, StdLib, Thread, Value};
 
 use super::control::Control;
 use super::convert::values;
@@ -40,10 +41,12 @@ const REMOVED: [&str; 6] = ["getfenv", "setfenv", "loadstring", "newproxy", "gci
 pub(super) struct Vm {
     pub(super) lua: Lua,
     pub(super) host: Rc<Host>,
-    /// `function(event number)`: runs the tenant's template.
+    /// `function(event number, event if it is there)`: runs the tenant's template.
     pub(super) start: Function,
-    /// `function(event number, chunk)`: runs a script.
+    /// `function(event number, event if it is there, chunk)`: runs a script.
     pub(super) start_script: Function,
+    /// Limit: one coroutine of a handler that has returned, which the next one runs in.
+    spare: Cell<Option<Thread>>,
 }
 
 /// Prepares Luau for the process: before anything of it is used, by any caller.
@@ -92,7 +95,24 @@ impl Vm {
             move |lua| control.interrupt(lua, &host.pace)
         });
         lua.gc_restart();
-        Ok(Self { lua, host, start, start_script })
+        Ok(Self { lua, host, start, start_script, spare: Cell::default() })
+    }
+
+    /// A coroutine for a handler.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn thread(&self, handler: &Function) -> mlua::Result<Thread> {
+        match self.spare.take() {
+            Some(spare) if spare.reset(handler.clone()).is_ok() => Ok(spare),
+            _ => self.lua.create_thread(handler.clone()),
+        }
+    }
+
+    /// Takes a coroutine back whose handler has returned and that no script has seen: to one that
+    /// a script holds the script could do something, and would do it to another event.
+    pub(super) fn reuse(&self, thread: Thread) {
+        self.spare.set(Some(thread));
     }
 }
 

@@ -2,6 +2,7 @@
 //! events.
 
 use super::support::*;
+use crate::base::limits::SMALL_EVENT_MAX_BYTES;
 use crate::runtime::luau::LuauLimits;
 use crate::wire::data::TenantId;
 
@@ -181,14 +182,37 @@ fn wrong_use_of_ctx_is_a_clear_error() {
 }
 
 #[test]
-fn an_event_cannot_be_asked_for_after_its_end() {
-    let world = World::new();
-    world.ok("local ctx = ... require('state')().fresh = function() return ctx:event().name end");
+fn a_large_event_cannot_be_asked_for_after_its_end() {
+    let world = World::with_template("return function(ctx) return require('state')().run(ctx) end");
+    world.ok("require('state')().run = function(ctx)
+            require('state')().fresh = function() return ctx:event().name end
+        end");
+    let fresh = "return require('state')().fresh()";
+    // A small one is there from the start.
+    world.dispatch("E", "[]").expect("it runs");
+    assert_eq!(world.ok(fresh), r#""E""#);
+    world.dispatch("E", &format!("[\"{}\"]", "x".repeat(SMALL_EVENT_MAX_BYTES))).expect("it runs");
     assert!(
-        world
-            .err("return require('state')().fresh()")
-            .starts_with("test:1: the event that this ctx belongs to has ended")
+        world.err(fresh).starts_with("test:2: the event that this ctx belongs to has ended"),
+        "{}",
+        world.err(fresh)
     );
+}
+
+#[test]
+fn a_coroutine_that_a_script_keeps_runs_no_other_event() {
+    let world = World::new();
+    for code in ["return 'a'", "error('b')", "task.wait(0) return 'c'"] {
+        let _ = world.run(code);
+        assert_eq!(world.ok("require('state')().co = coroutine.running() return 1"), "1");
+        let code = "local old = require('state')().co
+            return { coroutine.running() == old, coroutine.status(old), (pcall(task.spawn, old)) }";
+        assert_eq!(world.ok(code), r#"[false,"dead",false]"#);
+    }
+    // Nor one that was given away before it waited.
+    let code = "require('state')().co = coroutine.running() task.wait(0) return 1";
+    assert_eq!(world.ok(code), "1");
+    assert_eq!(world.ok("return coroutine.running() == require('state')().co"), "false");
 }
 
 #[test]
