@@ -364,11 +364,9 @@ pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// Limit: VMs of one worker that are alive at once, unless `--max-vms` says otherwise. A small one
-/// has some 760 KiB mapped, 1.8 GiB in all; it touches 310 of them, 0.7 GiB in all, and those that
-/// come after it in the same memory touch others, so that with many tenants taking turns some 620
-/// KiB a VM are resident in the end, 1.5 GiB in all. One more takes the place of the one that has
-/// been idle longest; if in each of them something runs it waits for one.
-pub const VMS_MAX: usize = 2500;
+/// takes about 200 KiB, 1.5 GiB in all. One more takes the place of one that is idle
+/// (docs/decisions/0039); if in each of them something runs it waits for one.
+pub const VMS_MAX: usize = 7500;
 
 /// Limit: wall time of one event (docs/templates.md); below the default deadline of a dispatch.
 pub const EVENT_WALL_MAX: Duration = Duration::from_secs(30);

@@ -545,7 +545,7 @@ mod tests {
         assert_eq!(config.default_events.len(), 3);
         assert_eq!(
             (config.runtime.vm_idle, config.runtime.max_vms),
-            (Duration::from_secs(900), 2500)
+            (Duration::from_secs(900), 7500)
         );
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));

@@ -75,7 +75,7 @@ fn each_value_is_shown_with_its_source_and_no_secret() {
     }
     let shown = shown(&json);
     assert_eq!(row(&shown, "workers"), ("3", "flag"));
-    assert_eq!(row(&shown, "max-vms"), ("2500", "default"));
+    assert_eq!(row(&shown, "max-vms"), ("7500", "default"));
     assert_eq!(row(&shown, "MESOPHYLL_API_SECRET"), ("set", "environment"));
 }
 

@@ -21,7 +21,7 @@ pub(in crate::cli) const WORKER_SIDE: &[OptionSpec] = &[
         "D",
         "a tenant's VM in which nothing ran for so long is closed (default: 15m)",
     ),
-    OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 2500)"),
+    OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 7500)"),
     OptionSpec::value(
         "sandbox",
         "MODE",

@@ -26,7 +26,7 @@ pub struct LuauConfig {
     /// A VM in which nothing has run for so long is closed.
     pub vm_idle: Duration,
     /// VMs alive at once, shared evenly among the executors, each of which may have one at least;
-    /// one more takes the place of the one that has been idle longest.
+    /// one more takes the place of an idle one.
     pub max_vms: usize,
     /// Limits of one event and one VM.
     pub limits: LuauLimits,

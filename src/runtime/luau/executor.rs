@@ -303,8 +303,8 @@ impl Executor {
                     self.find_slot(id);
                 }
             }
-            VmSlot::Busy { taken } if is_idle => {
-                place.slot = self.slots.make_idle(id, taken, Instant::now())
+            VmSlot::Busy { taken, is_kept } if is_idle => {
+                place.slot = self.slots.make_idle(id, (taken, is_kept), Instant::now())
             }
             VmSlot::Idle { taken, idle } if !is_idle => {
                 place.slot = self.slots.make_busy(taken, idle)
@@ -317,9 +317,9 @@ impl Executor {
     fn find_slot(&mut self, id: TenantId) {
         let mut slot = self.slots.take(id);
         if slot.is_none()
-            && let Some(idlest) = self.slots.idlest()
+            && let Some(victim) = self.slots.victim()
         {
-            self.close_vm(idlest);
+            self.close_vm(victim);
             slot = self.slots.take(id);
         }
         let (slot, asked) = match slot {
