@@ -19,6 +19,7 @@ pub mod tasks;
 #[cfg(test)]
 mod tests;
 mod theirs;
+mod vms;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -55,14 +56,18 @@ pub fn run(
     runner.dispatches(folder, left_out)?;
     runner.on_one_processor()?;
     runner.luau()?;
+    runner.vms()?;
     runner.messages()?;
     runner.noisy()?;
     life::run(&mut runner, left_out)
 }
 
 /// Does so many dispatches with a master and a worker of ours in this process: `lone_tiny`,
-/// `lone_2k` or `tiny_64`.
+/// `lone_2k` or `tiny_64`. Or makes so many VMs: `vm_start`.
 pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
+    if kind == "vm_start" {
+        return vms::make(count);
+    }
     let load = match kind {
         "lone_tiny" => load(Kind::RoundTrip, Size::Tiny, 1),
         "lone_2k" => load(Kind::RoundTrip, Size::TwoK, 1),

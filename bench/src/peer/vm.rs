@@ -33,7 +33,7 @@ pub struct Vms {
 }
 
 /// A tenant's VM.
-struct Vm {
+pub struct Vm {
     lua: Lua,
     handler: Function,
     began: Rc<Cell<Instant>>,
@@ -82,7 +82,7 @@ impl Vm {
         Ok(vm)
     }
 
-    fn new() -> mlua::Result<Self> {
+    pub fn new() -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::default())?;
         lua.set_memory_limit(mesophyll::base::limits::VM_MEMORY_MAX_BYTES)?;
         let began = Rc::new(Cell::new(Instant::now()));
@@ -98,7 +98,7 @@ impl Vm {
         Ok(Self { lua, handler, began })
     }
 
-    fn run(&self, event: CreateEvent) -> mlua::Result<KhronosValue> {
+    pub fn run(&self, event: CreateEvent) -> mlua::Result<KhronosValue> {
         let EventData::KhronosValue(data) = event.data else { return Ok(KhronosValue::Null) };
         let table = self.lua.create_table()?;
         table.raw_set("name", event.name)?;
