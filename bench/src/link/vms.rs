@@ -143,10 +143,7 @@ impl Runner<'_> {
             let measure = move |_: usize, lasting: Duration| {
                 let turn = pair.run(&Load { lasting, ..load })?;
                 let peak = turn.peak_bytes as f64 / f64::from(1 << 20);
-                Ok(vec![
-                    (Figure::Rate, rate(turn.outcome)),
-                    (Figure::PeakMemory, peak),
-                ])
+                Ok(vec![(Figure::Rate, rate(turn.outcome)), (Figure::PeakMemory, peak)])
             };
             Ok(Contestant { role, measure: Box::new(measure) })
         };
