@@ -239,7 +239,7 @@ impl ServerMessage {
                 Self::encode_script(*id, name, code, event, *req_id)
             }
             _ => {
-                let mut writer = Writer::with_capacity(AROUND_BYTES);
+                let mut writer = Writer::for_message(AROUND_BYTES);
                 Encode::encode(self, &mut writer);
                 writer.into_bytes()
             }
@@ -249,7 +249,7 @@ impl ServerMessage {
     /// The bytes of a [`ServerMessage::DispatchEvent`] whose event the sender keeps.
     pub fn encode_event(id: TenantId, event: &CreateEvent, req_id: Option<u64>) -> Vec<u8> {
         // What grows is an event; one allocation is enough for everything around it.
-        let mut writer = Writer::with_capacity(event_len(event) + AROUND_BYTES);
+        let mut writer = Writer::for_message(event_len(event) + AROUND_BYTES);
         write_variant!(&mut writer, DispatchEvent { id, event, req_id });
         writer.into_bytes()
     }
@@ -263,7 +263,7 @@ impl ServerMessage {
         req_id: u64,
     ) -> Vec<u8> {
         let len = name.len() + code.len() + event_len(event) + AROUND_BYTES;
-        let mut writer = Writer::with_capacity(len);
+        let mut writer = Writer::for_message(len);
         write_variant!(&mut writer, RunScript { id, name, code, event, req_id });
         writer.into_bytes()
     }
@@ -325,7 +325,7 @@ impl ClientMessage {
             ClientMessage::Finished(events) => 36 * events.len(),
             _ => 0,
         };
-        let mut writer = Writer::with_capacity(len + 48);
+        let mut writer = Writer::for_message(len + 48);
         Encode::encode(self, &mut writer);
         writer.into_bytes()
     }

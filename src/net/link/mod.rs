@@ -36,6 +36,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
+use crate::base::spare;
 use crate::base::sync::Lock;
 use crate::base::thread::OwnedThread;
 use crate::net::stream::{Peer, Stream};
@@ -270,6 +271,7 @@ impl LinkSender {
             let mut socket_writer = self.socket_writer();
             let mut frame = socket_writer.buffer();
             frames::append(&mut frame, FrameKind::Binary, turn.key, &message);
+            spare::give_back(message);
             socket_writer.keep_one(frame);
             socket_writer.flush(Patience::None)
         };

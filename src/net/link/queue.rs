@@ -23,6 +23,7 @@ use std::time::Instant;
 use tungstenite::protocol::Role;
 
 use super::frames::{self, FrameKind, Key, Keys};
+use crate::base::spare;
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::{Shares, TenantId};
 
@@ -237,6 +238,7 @@ impl OutQueue {
             }
         } else {
             frames::append(state.joinable(), kind, key, &payload);
+            spare::give_back(payload);
         }
         state.waiting += 1;
         state.bytes.add(owner, bytes);

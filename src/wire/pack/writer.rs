@@ -3,6 +3,8 @@
 
 use rmp::encode;
 
+use crate::base::spare;
+
 /// Writing into a `Vec` cannot fail; `rmp` merely has a `Result` because other writers can.
 fn infallible<T, E>(result: Result<T, E>) {
     debug_assert!(result.is_ok(), "writing into a Vec cannot fail");
@@ -18,6 +20,11 @@ impl Writer {
     /// An empty buffer with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity) }
+    }
+
+    /// The same, for what is sent soon and then given back; see [`spare`].
+    pub fn for_message(capacity: usize) -> Self {
+        Self { bytes: spare::buffer(capacity) }
     }
 
     /// What was written.
