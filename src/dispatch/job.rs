@@ -88,8 +88,16 @@ enum AnswerTarget {
     Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult, bool) + Send>),
+    Taker(TenantId, RequestId, Arc<dyn AnswerTaker>),
     Watcher(TenantId, Arc<dyn EventWatcher>),
     Nobody,
+}
+
+/// Takes the answers to many jobs: as a callback does, without one being made for each.
+pub trait AnswerTaker: Send + Sync {
+    /// The answer to this job of the tenant's, and whether the tenant is subscribed to the event.
+    /// Called once for each, on the thread that has the answer: it must not block.
+    fn take(&self, tenant: TenantId, id: RequestId, result: DispatchResult, is_subscribed: bool);
 }
 
 /// Is told how events end whose callers do not wait for them.
@@ -108,6 +116,11 @@ impl Answer {
     /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
     pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
         Self::to(AnswerTarget::Channel(answer_tx))
+    }
+
+    /// Hands the answer to what takes those of many jobs.
+    pub fn taken(tenant: TenantId, id: RequestId, taker: Arc<dyn AnswerTaker>) -> Self {
+        Self::to(AnswerTarget::Taker(tenant, id, taker))
     }
 
     /// Calls back with the answer, on the thread that has it. The callback must not block.
@@ -197,6 +210,9 @@ impl Answer {
             // A waiter that has gone away needs no answer.
             Some(AnswerTarget::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(AnswerTarget::Callback(callback)) => callback(result, self.is_subscribed),
+            Some(AnswerTarget::Taker(tenant, id, taker)) => {
+                taker.take(tenant, id, result, self.is_subscribed);
+            }
             Some(AnswerTarget::Watcher(tenant, watcher)) => watcher.ended(tenant, result),
             Some(AnswerTarget::Nobody) | None => {}
         }

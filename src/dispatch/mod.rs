@@ -11,7 +11,7 @@ mod request;
 mod slot;
 pub mod worker_like;
 
-pub use job::{Answer, Cancelled, DispatchResult, EventWatcher, Job, RequestId};
+pub use job::{Answer, AnswerTaker, Cancelled, DispatchResult, EventWatcher, Job, RequestId};
 pub use messages::{MessageAnswer, MessageCarrier, MessageDoor};
 pub use observed::{JobKind, Observed, Observer};
 pub use request::{Refused, Request};

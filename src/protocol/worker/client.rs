@@ -18,15 +18,14 @@ use crate::base::limits;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Job, Request, RequestId};
+use crate::dispatch::{Answer, Job, Request, RequestId};
 use crate::net::link::{
-    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError,
-    close_code,
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, close_code,
 };
 use crate::net::stream::Stream;
 use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
-use crate::wire::data::{CreateEvent, IdMap, Sandbox, TenantId, TenantState};
+use crate::wire::data::{CreateEvent, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
     ClientMessage, Health, Incoming, MESSAGES_EXTENSION, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION,
     ServerMessage,
@@ -35,6 +34,7 @@ use crate::wire::message::{
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::dial::Dial;
 use super::finished::FinishedCounts;
+use super::in_flight::InFlightJobs;
 use super::outbox::Outbox;
 use crate::base::throttle::Throttle;
 use crate::protocol::master::vm_query;
@@ -270,7 +270,7 @@ impl ClientRun {
                 worker: self.worker.clone(),
                 outbox: config.outbox.clone(),
                 session: session.clone(),
-                in_flight: Arc::default(),
+                in_flight: Arc::new(InFlightJobs::new(session.clone())),
                 far_deadline: Instant::now() + FAR,
                 undecodable_in_a_row: 0,
                 wrongs: self.wrongs.clone(),
@@ -389,8 +389,8 @@ fn may_have_moved(master: &Dial, unreachable: Duration) -> bool {
 
 /// What the threads of one link share.
 #[derive(Debug)]
-struct MasterSession {
-    link: LinkSender,
+pub(super) struct MasterSession {
+    pub(super) link: LinkSender,
     finished: Arc<FinishedCounts>,
     interval_ms: AtomicU64,
     /// Ready is about to be sent, or was: from then on the master wants to be told of events
@@ -398,7 +398,7 @@ struct MasterSession {
     is_announced: AtomicBool,
     is_ready: AtomicBool,
     /// The reference's master never does, and knows none of our extensions.
-    has_said_hello: AtomicBool,
+    pub(super) has_said_hello: AtomicBool,
 }
 
 impl MasterSession {
@@ -419,14 +419,11 @@ impl MasterSession {
     }
 }
 
-/// Jobs of one link that have not been answered: whose they are, to route a cancellation.
-type TenantsInFlight = Arc<Lock<IdMap<u64, TenantId>>>;
-
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
     outbox: Outbox,
     session: Arc<MasterSession>,
-    in_flight: TenantsInFlight,
+    in_flight: Arc<InFlightJobs>,
     /// A worker is ready by itself; only a master waits for one.
     far_deadline: Instant,
     undecodable_in_a_row: u32,
@@ -450,21 +447,21 @@ impl ClientHandler {
                 link.beat_now();
             }
             ServerMessage::DispatchEvent { id, event, req_id: Some(request_id) } => {
-                self.submit(link, id, request_id, Job::Dispatch(event));
+                self.submit(id, request_id, Job::Dispatch(event));
             }
             ServerMessage::DispatchEvent { id, event, req_id: None } => {
                 self.submit_nowait(id, event)
             }
             ServerMessage::RunScript { id, name, code, event, req_id: request_id } => {
-                self.submit(link, id, request_id, Job::RunScript { name, code, event });
+                self.submit(id, request_id, Job::RunScript { name, code, event });
             }
             ServerMessage::DropWorker { id, req_id: request_id } => {
-                self.submit(link, id, request_id, Job::DropTenant)
+                self.submit(id, request_id, Job::DropTenant)
             }
             ServerMessage::CancelDispatch { req_id: request_id } => {
-                let tenant = self.in_flight.lock().get(&request_id).copied();
-                if let Some(tenant) = tenant {
-                    self.worker.cancel(tenant, RequestId(request_id));
+                let id = RequestId(request_id);
+                if let Some(tenant) = self.in_flight.tenant_of(id) {
+                    self.worker.cancel(tenant, id);
                 }
             }
             ServerMessage::UpdateTenantState { id, state } => {
@@ -486,26 +483,9 @@ impl ClientHandler {
         }
     }
 
-    fn submit(&self, link: &LinkSender, tenant: TenantId, request_id: u64, job: Job) {
-        self.in_flight.lock().insert(request_id, tenant);
-        let link = link.clone();
-        let in_flight = self.in_flight.clone();
-        let has_said_hello = self.session.has_said_hello.load(Ordering::Relaxed);
-        let answer = Answer::callback_with_subscription(move |result, is_subscribed| {
-            if !is_subscribed && has_said_hello {
-                // Before the answer, and on the same link, so that it arrives before it. Without
-                // room the answer is enough.
-                let _ = link
-                    .send_for(tenant, ClientMessage::NotSubscribed { req_id: request_id }.encode());
-            }
-            let is_alone = {
-                let mut in_flight = in_flight.lock();
-                in_flight.remove(&request_id);
-                in_flight.is_empty()
-            };
-            send_answer(&link, tenant, request_id, result, is_alone, has_said_hello);
-        });
+    fn submit(&self, tenant: TenantId, request_id: u64, job: Job) {
         let (id, deadline) = (RequestId(request_id), self.far_deadline);
+        let answer = self.in_flight.answer(tenant, id);
         self.worker.submit(Request { tenant, id, job, deadline, answer });
     }
 
@@ -539,36 +519,6 @@ fn set_log_level(level: &str) {
         log::set_max_level(level);
         log::info!("the log level is {}", level.as_str().to_lowercase());
     }
-}
-
-/// Sends an answer. One that does not fit into a message, or beside what waits of its tenant
-/// already, becomes an error, for which there is room: a link never ends because of answers.
-fn send_answer(
-    link: &LinkSender,
-    tenant: TenantId,
-    request_id: u64,
-    result: DispatchResult,
-    is_alone: bool,
-    has_said_hello: bool,
-) {
-    let result = result.map_err(|error| answers::to_wire(&error, has_said_hello));
-    let message = ClientMessage::DispatchResponse { req_id: request_id, result }.encode();
-    let sent =
-        if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
-    let Err(error) = sent else { return };
-    let text = match error {
-        SendError::TooLarge { bytes, limit } => {
-            format!("the result is too large: {bytes} bytes of at most {limit}")
-        }
-        SendError::Full => {
-            "the result was dropped: too much of this tenant's waits to be sent".to_owned()
-        }
-        SendError::Closed => return,
-    };
-    let result = Err(answers::to_wire(&DispatchError::Script(text), has_said_hello));
-    // Without room for a hundred thousand of these the master reads nothing, and the writer soon
-    // ends the link.
-    let _ = link.send(ClientMessage::DispatchResponse { req_id: request_id, result }.encode());
 }
 
 impl LinkHandler for ClientHandler {
@@ -674,4 +624,22 @@ impl Pulse for ClientPulse {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_master_that_was_found_by_name_can_move() {
+        let found = Dial::from("localhost:7450").found().expect("a name that each host has");
+        assert!(
+            matches!(&found, Dial::Found(name, addresses) if name == "localhost:7450" && !addresses.is_empty())
+        );
+        assert!(may_have_moved(&found, MOVED_AFTER) && !may_have_moved(&found, MOVED_AFTER / 2));
+        // An address needs no looking up, and stays.
+        for address in ["127.0.0.1:7450", "[::1]:7450", "unix:/run/mesophyll"] {
+            let dial = Dial::from(address).found().expect("nothing is looked up");
+            assert!(matches!(&dial, Dial::Address(same) if same == address));
+            assert!(!may_have_moved(&dial, MOVED_AFTER * 10));
+        }
+        Dial::from("nobody.invalid:1").found().expect_err("no such name");
+    }
+}

@@ -7,6 +7,7 @@ pub(super) mod db_client;
 mod db_transport;
 pub(super) mod dial;
 mod finished;
+mod in_flight;
 pub(super) mod outbox;
 #[cfg(test)]
 mod quiet_link;

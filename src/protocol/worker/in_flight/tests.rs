@@ -1,8 +1,11 @@
 //! What a worker answers when its master reads nothing.
 
 use super::*;
+use crate::net::link::{LinkLimits, close_code};
 use crate::protocol::worker::quiet_link::{WAIT, quiet_link};
 use crate::wire::data::EncodedValue;
+use crate::wire::message::Incoming;
+use crossbeam_channel::bounded;
 use std::net::TcpListener;
 use tungstenite::Message;
 
@@ -37,10 +40,17 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
     let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
     for request_id in 0..40 {
-        send_answer(link.sender(), greedy, request_id, Ok(value.clone()), false, true);
+        send_answer(link.sender(), greedy, RequestId(request_id), Ok(value.clone()), false, true);
     }
     for request_id in 40..1040 {
-        send_answer(link.sender(), other, request_id, Ok(EncodedValue::null()), false, true);
+        send_answer(
+            link.sender(),
+            other,
+            RequestId(request_id),
+            Ok(EncodedValue::null()),
+            false,
+            true,
+        );
     }
     assert!(!link.sender().is_closed());
     link.sender().close(close_code::NORMAL);
@@ -63,20 +73,4 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     );
     assert!(greedys.iter().all(|answer| answer.1.is_ok() || is_dropped(answer)));
     assert!(others.iter().all(|(_, result)| result.is_ok()));
-}
-
-#[test]
-fn only_a_master_that_was_found_by_name_can_move() {
-    let found = Dial::from("localhost:7450").found().expect("a name that each host has");
-    assert!(
-        matches!(&found, Dial::Found(name, addresses) if name == "localhost:7450" && !addresses.is_empty())
-    );
-    assert!(may_have_moved(&found, MOVED_AFTER) && !may_have_moved(&found, MOVED_AFTER / 2));
-    // An address needs no looking up, and stays.
-    for address in ["127.0.0.1:7450", "[::1]:7450", "unix:/run/mesophyll"] {
-        let dial = Dial::from(address).found().expect("nothing is looked up");
-        assert!(matches!(&dial, Dial::Address(same) if same == address));
-        assert!(!may_have_moved(&dial, MOVED_AFTER * 10));
-    }
-    Dial::from("nobody.invalid:1").found().expect_err("no such name");
 }
