@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::limits::{BUSIEST_COUNTERS, BUSIEST_MINUTES, BUSIEST_SHARDS};
 use crate::base::sync::Lock;
-use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
+use crate::wire::data::{IdMap, TenantId};
 
 /// How long one set of summaries counts.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -170,7 +170,7 @@ impl Minutes {
 /// and its rank with it.
 #[derive(Debug, Default)]
 struct Summary {
-    places: HashMap<TenantId, usize>,
+    places: IdMap<TenantId, usize>,
     // Apart from the rest, as the lowest of them is looked for.
     ranks: Vec<u64>,
     counters: Vec<TenantCounter>,

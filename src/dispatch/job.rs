@@ -80,7 +80,7 @@ pub enum Cancelled {
 #[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
 pub struct Answer {
     target: Option<AnswerTarget>,
-    observed: Option<Box<Observed>>,
+    observed: Option<Observed>,
     is_subscribed: bool,
 }
 
@@ -169,7 +169,7 @@ impl Answer {
     }
 
     /// Has this job told of when it is answered, however that comes about.
-    pub fn observe(&mut self, observed: Box<Observed>) {
+    pub fn observe(&mut self, observed: Observed) {
         self.observed = Some(observed);
     }
 

@@ -18,7 +18,7 @@ use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
-    EncodedJson, EncodedValue, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState,
+    EncodedJson, EncodedValue, IdMap, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState,
 };
 use crate::wire::message::Health;
 
@@ -37,10 +37,10 @@ pub struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct TenantStateMap {
-    current: HashMap<TenantId, Arc<TenantState>>,
+    current: IdMap<TenantId, Arc<TenantState>>,
     /// While all states are being read: what was pushed meanwhile. It is newer than what the
     /// reading brings, which may have left the database before.
-    pushed: Option<HashMap<TenantId, Arc<TenantState>>>,
+    pushed: Option<IdMap<TenantId, Arc<TenantState>>>,
 }
 
 impl Subscriptions {
@@ -83,7 +83,7 @@ impl Subscriptions {
         &self,
         read: impl FnOnce() -> Result<HashMap<TenantId, TenantState>, E>,
     ) -> Result<u64, E> {
-        self.states.write().pushed = Some(HashMap::new());
+        self.states.write().pushed = Some(IdMap::default());
         let states = read();
         let mut held = self.states.write();
         let pushed = held.pushed.take();

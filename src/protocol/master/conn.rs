@@ -104,7 +104,7 @@ struct SentRequest {
 
 impl SentRequest {
     fn new(tenant: TenantId, job: &Job, answer: Answer) -> Self {
-        let what = answer.name().is_none().then(|| job.name().to_owned());
+        let what = answer.kind().is_none().then(|| job.name().to_owned());
         let since = answer.since().unwrap_or_else(Instant::now);
         Self { tenant, what, since, answer }
     }
