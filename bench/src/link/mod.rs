@@ -63,12 +63,13 @@ pub fn run(
 }
 
 /// Does so many dispatches with a master and a worker of ours in this process: `lone_tiny`,
-/// `lone_2k` or `tiny_64`. Or makes so many VMs: `vm_start`.
+/// `lone_2k` or `tiny_64`. Or, without a link, makes so many VMs (`vm_start`) or runs so many events
+/// in those that are there (`luau_tiny`, `luau_2k`).
 pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
-    if kind == "vm_start" {
-        return vms::make(count);
-    }
     let load = match kind {
+        "vm_start" => return vms::make(count),
+        "luau_tiny" => return vms::echo(Size::Tiny, count),
+        "luau_2k" => return vms::echo(Size::TwoK, count),
         "lone_tiny" => load(Kind::RoundTrip, Size::Tiny, 1),
         "lone_2k" => load(Kind::RoundTrip, Size::TwoK, 1),
         "tiny_64" => load(Kind::Flight, Size::Tiny, 64),

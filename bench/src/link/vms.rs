@@ -52,9 +52,19 @@ impl TenantDb for NoDb {
 /// An event for each of so many tenants in turn, with room for one VM: each event makes a VM, and
 /// closes that of the tenant before it.
 pub(super) fn make(count: u64) -> Result<(), String> {
-    let events = Ours::new(&Load { tenants: count, ..load(Kind::Flight, Size::Tiny, IN_FLIGHT) });
+    let events = Load { tenants: count, ..load(Kind::Flight, Size::Tiny, IN_FLIGHT) };
+    run(LuauConfig { max_vms: 1, ..LuauConfig::default() }, &events, count)
+}
+
+/// So many events of tenants whose VMs are there, without a link.
+pub(super) fn echo(size: Size, count: u64) -> Result<(), String> {
+    run(LuauConfig::default(), &load(Kind::Flight, size, IN_FLIGHT), count)
+}
+
+fn run(config: LuauConfig, load: &Load, count: u64) -> Result<(), String> {
+    let events = Ours::new(load);
     let templates = TemplateSource::Files(vec![("main.luau".to_owned(), TEMPLATE.to_owned())]);
-    let config = LuauConfig { templates, max_vms: 1, ..LuauConfig::default() };
+    let config = LuauConfig { templates, ..config };
     let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
     let runtime = LuauRuntime::start(config, Arc::new(NoDb), subscriptions)
         .map_err(|error| error.to_string())?;

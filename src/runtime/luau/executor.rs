@@ -4,7 +4,7 @@
 //! slice; which tenant is next is up to the `lanes`. Owns its tenants and their VMs, which never
 //! leave its thread. Wake-ups: its inbox.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::runtime::{TenantDb, TenantStates};
-use crate::wire::data::TenantId;
 use crate::wire::data::sharding::Shard;
+use crate::wire::data::{IdMap, TenantId};
 
 /// What all executors of a runtime share.
 pub(super) struct ExecutorShared {
@@ -96,7 +96,7 @@ impl Core {
 struct Executor {
     core: Core,
     // Limit: those with a VM, and those with something that waits or is under way.
-    tenants: HashMap<TenantId, TenantPlace>,
+    tenants: IdMap<TenantId, TenantPlace>,
     lanes: Lanes,
     watch: Stopwatch,
     slots: VmSlots,
@@ -155,7 +155,7 @@ pub(super) fn run(
     let (timers, answered) = (Timers::default(), Vec::new());
     let mut executor = Executor {
         core: Core { shared, control, timers, mailbox, gauges, answered },
-        tenants: HashMap::new(),
+        tenants: IdMap::default(),
         lanes,
         watch: Stopwatch::new(),
         slots,

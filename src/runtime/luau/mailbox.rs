@@ -5,7 +5,7 @@
 //! everything at once for one lock, and `cancel` must know which request ids are under way. The
 //! executor owns what it takes out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -17,8 +17,8 @@ use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::base::spin::Spin;
 use crate::base::sync::{Lock, Signal};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
-use crate::wire::data::TenantId;
 use crate::wire::data::sharding::ShardSet;
+use crate::wire::data::{IdMap, TenantId};
 
 /// What an executor is told.
 pub(super) enum MailboxMessage {
@@ -59,7 +59,7 @@ struct MailboxState {
     changed: HashSet<TenantId>,
     /// Request ids that have no answer yet, as far as the executor has said, with the size of
     /// their jobs.
-    under_way: HashMap<RequestId, usize>,
+    under_way: IdMap<RequestId, usize>,
     /// Limit: `jobs_max_bytes`, or one job of any size; the sum of the sizes in `under_way`.
     bytes: usize,
     waiting: bool,

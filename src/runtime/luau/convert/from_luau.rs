@@ -99,8 +99,8 @@ impl Items {
 /// The order of keys: numbers, then texts by their bytes, then the others as they come.
 enum Rank {
     Number(f64),
-    /// Where the text itself was written.
-    Text(Range<usize>),
+    /// Its first eight bytes, which mostly decide, and where the text itself was written.
+    Text(u64, Range<usize>),
     Other,
 }
 
@@ -108,7 +108,9 @@ impl Rank {
     fn order(&self, other: &Self, body: &[u8]) -> Ordering {
         match (self, other) {
             (Rank::Number(a), Rank::Number(b)) => a.total_cmp(b),
-            (Rank::Text(a), Rank::Text(b)) => body[a.clone()].cmp(&body[b.clone()]),
+            (Rank::Text(a, text), Rank::Text(b, other)) => {
+                a.cmp(b).then_with(|| body[text.clone()].cmp(&body[other.clone()]))
+            }
             (a, b) => a.group().cmp(&b.group()),
         }
     }
@@ -116,7 +118,7 @@ impl Rank {
     fn group(&self) -> u8 {
         match self {
             Rank::Number(_) => 0,
-            Rank::Text(_) => 1,
+            Rank::Text(..) => 1,
             Rank::Other => 2,
         }
     }
@@ -124,7 +126,7 @@ impl Rank {
 
 impl<'l> Encoder<'l> {
     fn new(lua: &'l Lua, limit: usize, form: Form) -> Result<Self, ConvertError> {
-        let lists = lists(lua)?.to_pointer();
+        let lists = lists(lua)?.0.to_pointer();
         let (writer, open, ends, met) = (Writer::default(), Vec::new(), Vec::new(), HashMap::new());
         Ok(Self { lua, writer, form, limit, values: 0, lists, open, ends, met, copies: None })
     }
@@ -343,7 +345,10 @@ impl<'l> Encoder<'l> {
                     }
                 }
                 let end = self.writer.len() - start;
-                Ok(Rank::Text(end - bytes.len()..end))
+                let mut first = [0; 8];
+                let len = bytes.len().min(first.len());
+                first[..len].copy_from_slice(&bytes[..len]);
+                Ok(Rank::Text(u64::from_be_bytes(first), end - bytes.len()..end))
             }
             _ if self.form == Form::Plain => Err(ConvertError::unsupported(format!(
                 "JSON has no keys of type {}",

@@ -12,7 +12,7 @@ pub(super) mod values;
 
 use std::fmt;
 
-use mlua::{Lua, Table, Value};
+use mlua::{AppDataRef, Lua, Table, Value};
 
 pub(super) use self::from_luau::{
     is_list, json_from_luau, stray_key, value_from_luau, why_no_list,
@@ -33,20 +33,20 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The name in a VM's registry of the metatable that marks its lists.
-const LISTS: &str = "lists";
+/// The metatable that marks a VM's lists, as the VM keeps it for us.
+struct Lists(Table);
 
 /// Makes the metatable that marks a VM's lists: read-only and empty, so that it changes nothing of
 /// what a list does. `table.clone` copies it, as it has no `__metatable`.
 pub(super) fn install_lists(lua: &Lua) -> mlua::Result<Table> {
     let lists = lua.create_table()?;
     lists.set_readonly(true);
-    lua.set_named_registry_value(LISTS, &lists)?;
+    lua.set_app_data(Lists(lists.clone()));
     Ok(lists)
 }
 
-fn lists(lua: &Lua) -> mlua::Result<Table> {
-    lua.named_registry_value(LISTS)
+fn lists(lua: &Lua) -> mlua::Result<AppDataRef<'_, Lists>> {
+    lua.app_data_ref().ok_or_else(|| mlua::Error::runtime("the VM has no mark for lists"))
 }
 
 /// Why a value was not converted.

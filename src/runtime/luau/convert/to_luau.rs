@@ -29,8 +29,6 @@ pub(in crate::runtime::luau) struct ToLuau<'l> {
     limit: usize,
     frozen: bool,
     items: usize,
-    /// What marks lists, once there is one.
-    lists: Option<Table>,
 }
 
 impl Drop for ToLuau<'_> {
@@ -45,7 +43,7 @@ impl<'l> ToLuau<'l> {
     pub(in crate::runtime::luau) fn new(lua: &'l Lua, pace: &'l Pace) -> Self {
         let _ = lua.set_memory_limit(0);
         let limit = peak_bytes(pace.limit());
-        Self { lua, limit, frozen: false, items: 0, lists: None }
+        Self { lua, limit, frozen: false, items: 0 }
     }
 
     /// A conversion into read-only tables.
@@ -117,11 +115,7 @@ impl<'l> ToLuau<'l> {
     /// There is no room for it.
     pub(in crate::runtime::luau) fn list(&mut self, len: usize) -> Result<Table, ConvertError> {
         let table = self.table(len, 0)?;
-        let lists = match &self.lists {
-            Some(lists) => lists.clone(),
-            None => self.lists.insert(lists(self.lua)?).clone(),
-        };
-        table.set_metatable(Some(lists))?;
+        table.set_metatable(Some(lists(self.lua)?.0.clone()))?;
         Ok(table)
     }
 
