@@ -43,6 +43,8 @@ pub(super) struct Control {
     doom: Cell<Option<Doom>>,
     /// An error has been raised for `doom` since the last resume.
     raised: Cell<bool>,
+    /// What runs is the host's own.
+    is_undisturbed: Cell<bool>,
 }
 
 impl Control {
@@ -61,6 +63,7 @@ impl Control {
             interrupts: Cell::new(0),
             doom: Cell::new(None),
             raised: Cell::new(false),
+            is_undisturbed: Cell::new(false),
         })
     }
 
@@ -96,6 +99,14 @@ impl Control {
         self.asked.set(true);
     }
 
+    /// Runs something of the host's own, which is short and cannot yield.
+    pub(super) fn undisturbed<R>(&self, run: impl FnOnce() -> R) -> R {
+        self.is_undisturbed.set(true);
+        let result = run();
+        self.is_undisturbed.set(false);
+        result
+    }
+
     /// Called by Luau at loop edges and calls.
     ///
     /// # Errors
@@ -114,7 +125,8 @@ impl Control {
     }
 
     fn decide(&self, lua: &Lua, pace: &Pace, is_over: bool) -> mlua::Result<VmState> {
-        if self.limits.slice.is_zero() && self.doom.get().is_none() && !self.roll() {
+        let is_spared = || self.limits.slice.is_zero() && self.doom.get().is_none() && !self.roll();
+        if self.is_undisturbed.get() || is_spared() {
             return Ok(VmState::Continue);
         }
         let ignored = self.asked.get();

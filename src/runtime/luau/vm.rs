@@ -13,7 +13,7 @@ use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaOptions, StdLib, Thread, Value};
 
 use super::control::Control;
-use super::convert::values;
+use super::convert::{install_text_check, values};
 use super::host::Host;
 use super::memory::peak_bytes;
 use super::script_error::HOST_CHUNK;
@@ -86,7 +86,12 @@ impl Vm {
         }
         globals.raw_set("null", Value::NULL)?;
         values::install(&lua, &globals)?;
-        let (start, start_script) = part(&lua, "prelude")?.call(host.table(&lua)?)?;
+        let (start, start_script, are_texts) = part(&lua, "prelude")?.call(host.table(&lua)?)?;
+        let are_texts: Function = are_texts;
+        install_text_check(&lua, {
+            let control = control.clone();
+            move |table| control.undisturbed(|| are_texts.call(table).unwrap_or(false))
+        });
         host.set_globals(&lua, &globals)?;
         lua.sandbox(true)?;
         lua.set_memory_limit(peak_bytes(control.limits().memory_bytes))?;

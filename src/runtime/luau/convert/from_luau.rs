@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ops::Range;
 
-use mlua::{Lua, Table, Value};
+use mlua::{AppDataRef, Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
-use super::{ConvertError, ConvertErrorKind, EXACT_MAX, lists, number};
+use super::{ConvertError, ConvertErrorKind, EXACT_MAX, TextCheck, lists, number};
 use crate::base::limits::{CONVERT_VALUES_MAX, CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
 use crate::wire::data::{EncodedJson, EncodedValue};
 use crate::wire::pack::walk::{Octets, Token};
@@ -131,11 +131,16 @@ impl<'l> Encoder<'l> {
         Ok(Self { lua, writer, form, limit, values: 0, lists, open, ends, met, copies: None })
     }
 
-    fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
+    fn count(&mut self) -> Result<(), ConvertError> {
         self.values += 1;
         if self.values > CONVERT_VALUES_MAX {
             return Err(ConvertErrorKind::TooMany(CONVERT_VALUES_MAX).into());
         }
+        Ok(())
+    }
+
+    fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
+        self.count()?;
         match value {
             Value::Nil => self.leaf(&Token::Null),
             Value::LightUserData(_) if value.is_null() => self.leaf(&Token::Null),
@@ -304,17 +309,10 @@ impl<'l> Encoder<'l> {
     /// Writes a table as a map, of which the values of the first pairs may be written already.
     fn map(&mut self, table: &Table, written: &Items) -> Result<(), ConvertError> {
         let start = self.writer.len();
-        let mut entries: Vec<Entry> = Vec::new();
-        for_each(table, |key, value| {
-            let from = self.writer.len() - start;
-            let rank = self.key(&key, start)?;
-            match written.get(entries.len()) {
-                Some(bytes) => self.writer.encoded(bytes),
-                None => self.value(&value).map_err(|error| error.at(|| key_path(&key)))?,
-            }
-            entries.push(Entry { rank, bytes: from..self.writer.len() - start });
-            Ok(true)
-        })?;
+        let mut entries = match self.texts(table, start, written)? {
+            Some(entries) => entries,
+            None => self.pairs(table, start, written)?,
+        };
         // The head tells the number of entries, which is known only now; moving them lets them be
         // sorted too.
         let body = self.writer.split_off(start);
@@ -327,29 +325,78 @@ impl<'l> Encoder<'l> {
         self.check_size(0)
     }
 
+    /// Writes the pairs of a map of which every key and every value is a text, without a handle of
+    /// Luau's for each, which takes as long as all the rest; nothing, if there is another value.
+    fn texts(
+        &mut self,
+        table: &Table,
+        start: usize,
+        written: &Items,
+    ) -> Result<Option<Vec<Entry>>, ConvertError> {
+        let check = self.lua.app_data_ref::<TextCheck>();
+        let are_texts = |check: AppDataRef<'_, TextCheck>| (check.0)(table);
+        if !written.ends.is_empty() || !check.is_some_and(are_texts) {
+            return Ok(None);
+        }
+        let (values, mut entries, mut failed) = (self.values, Vec::new(), None);
+        let finished = table.for_each(|key: String, text: String| {
+            let from = self.writer.len() - start;
+            let rank = self.text_key(&key, start);
+            let value = self.count().and_then(|()| self.leaf(&Token::Text(&text)));
+            failed = value.err().map(|error| error.at(|| text_path(&key)));
+            entries.push(Entry { rank, bytes: from..self.writer.len() - start });
+            if failed.is_none() { Ok(()) } else { Err(mlua::Error::StackError) }
+        });
+        match (failed, finished) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(Some(entries)),
+            // One of them is not UTF-8.
+            (None, Err(_)) => {
+                self.writer.split_off(start);
+                self.values = values;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes the pairs of a map of any kind.
+    fn pairs(
+        &mut self,
+        table: &Table,
+        start: usize,
+        written: &Items,
+    ) -> Result<Vec<Entry>, ConvertError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for_each(table, |key, value| {
+            let from = self.writer.len() - start;
+            let rank = self.key(&key, start)?;
+            match written.get(entries.len()) {
+                Some(bytes) => self.writer.encoded(bytes),
+                None => self.value(&value).map_err(|error| error.at(|| key_path(&key)))?,
+            }
+            entries.push(Entry { rank, bytes: from..self.writer.len() - start });
+            Ok(true)
+        })?;
+        Ok(entries)
+    }
+
     /// Writes a key of a map whose pairs begin at `start`.
     fn key(&mut self, key: &Value, start: usize) -> Result<Rank, ConvertError> {
+        if let Value::String(text) = key {
+            let bytes = text.as_bytes();
+            self.check_size(bytes.len())?;
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                return Ok(self.text_key(text, start));
+            }
+        }
         if self.form == Form::Typed {
             self.writer.array(2);
         }
         match key {
-            Value::String(text) => {
-                let bytes = text.as_bytes();
-                self.check_size(bytes.len())?;
-                match (std::str::from_utf8(&bytes), self.form) {
-                    (Ok(text), Form::Plain) => self.writer.text(text),
-                    (Ok(text), Form::Typed) => Token::Text(text).write(&mut self.writer),
-                    (Err(_), Form::Typed) => return self.bytes(&bytes).map(|()| Rank::Other),
-                    (Err(_), Form::Plain) => {
-                        return Err(ConvertError::unsupported("a key that is not UTF-8"));
-                    }
-                }
-                let end = self.writer.len() - start;
-                let mut first = [0; 8];
-                let len = bytes.len().min(first.len());
-                first[..len].copy_from_slice(&bytes[..len]);
-                Ok(Rank::Text(u64::from_be_bytes(first), end - bytes.len()..end))
+            Value::String(_) if self.form == Form::Plain => {
+                Err(ConvertError::unsupported("a key that is not UTF-8"))
             }
+            Value::String(text) => self.bytes(&text.as_bytes()).map(|()| Rank::Other),
             _ if self.form == Form::Plain => Err(ConvertError::unsupported(format!(
                 "JSON has no keys of type {}",
                 key.type_name()
@@ -360,6 +407,20 @@ impl<'l> Encoder<'l> {
             }
             _ => self.value(key).map(|()| Rank::Other),
         }
+    }
+
+    fn text_key(&mut self, text: &str, start: usize) -> Rank {
+        match self.form {
+            Form::Plain => self.writer.text(text),
+            Form::Typed => {
+                self.writer.array(2);
+                Token::Text(text).write(&mut self.writer);
+            }
+        }
+        let (end, mut first) = (self.writer.len() - start, [0; 8]);
+        let len = text.len().min(first.len());
+        first[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Rank::Text(u64::from_be_bytes(first), end - text.len()..end)
     }
 }
 
@@ -451,14 +512,17 @@ fn for_each(
     }
 }
 
+fn text_path(key: &str) -> String {
+    let text: String = key.chars().take(40).collect();
+    format!(".{text}")
+}
+
 fn key_path(key: &Value) -> String {
     match key {
         Value::String(text) => {
             let bytes = text.as_bytes();
             // Forty characters have at most so many bytes.
-            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * 40)]);
-            let text: String = text.chars().take(40).collect();
-            format!(".{text}")
+            text_path(&String::from_utf8_lossy(&bytes[..bytes.len().min(4 * 40)]))
         }
         Value::Integer(_) | Value::Number(_) => format!("[{}]", number(key).unwrap_or_default()),
         Value::Boolean(value) => format!("[{value}]"),

@@ -49,6 +49,14 @@ fn lists(lua: &Lua) -> mlua::Result<AppDataRef<'_, Lists>> {
     lua.app_data_ref().ok_or_else(|| mlua::Error::runtime("the VM has no mark for lists"))
 }
 
+/// Whether a table has short texts as keys and values and nothing else.
+struct TextCheck(Box<dyn Fn(&Table) -> bool>);
+
+/// Has the maps of a VM that are all texts found so.
+pub(super) fn install_text_check(lua: &Lua, are_texts: impl Fn(&Table) -> bool + 'static) {
+    lua.set_app_data(TextCheck(Box::new(are_texts)));
+}
+
 /// Why a value was not converted.
 #[derive(Debug)]
 pub(super) struct ConvertError {

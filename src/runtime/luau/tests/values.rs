@@ -525,3 +525,22 @@ fn a_table_of_items_and_names_is_written_once_at_any_depth() {
         (1..=9).map(|i| format!(r#"{{"$map":[[1,{i}],[2,[{i}]],["x",{i}]]}}"#)).collect();
     assert_eq!(world.ok(disorder), format!("[{}]", items.join(",")));
 }
+
+#[test]
+fn a_map_of_texts_leaves_as_any_other_does() {
+    let world = World::new();
+    for (code, left) in [
+        ("return { b = '2', a = '1', ['1e5'] = '0x10' }", r#"{"1e5":"0x10","a":"1","b":"2"}"#),
+        (
+            "return { longer_than_8b = 'x', longer_than_8a = 'y', longer = 'z' }",
+            r#"{"longer":"z","longer_than_8a":"y","longer_than_8b":"x"}"#,
+        ),
+        ("return { a = '1', n = 1, f = { t = 'x' } }", r#"{"a":"1","f":{"t":"x"},"n":1}"#),
+        ("return setmetatable({ a = '1' }, { __iter = error, __index = error })", r#"{"a":"1"}"#),
+        ("return { a = string.rep('x', 5000) }", &format!(r#"{{"a":"{}"}}"#, "x".repeat(5000))),
+    ] {
+        assert_eq!(world.ok(code), left, "{code}");
+    }
+    let mixed = "return { a = 'b', c = '\\xff' }";
+    assert_eq!(world.ok(mixed), world.ok("return { a = 'b', c = buffer.fromstring('\\xff') }"));
+}
