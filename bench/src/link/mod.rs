@@ -10,6 +10,7 @@ pub mod asked;
 mod events;
 mod floors;
 mod grpc;
+mod http;
 mod life;
 mod messages;
 mod nats;
@@ -38,6 +39,9 @@ use pair::{Pair, Side, Spec, Turn};
 /// What new processes do before a turn of theirs counts.
 const FRESH_WARM_UP: Duration = Duration::from_millis(60);
 
+/// The same where they make a VM for each tenant first.
+const API_WARM_UP: Duration = Duration::from_millis(300);
+
 /// Processor time comes in ticks of 10 ms: a turn in which it counts has a good number of them.
 const FLIGHT_LASTING_MIN: Duration = Duration::from_millis(400);
 
@@ -55,8 +59,10 @@ pub fn run(
     let mut runner = Runner { plan, wanted, rows };
     runner.dispatches(folder, left_out)?;
     runner.on_one_processor()?;
+    runner.growth()?;
     runner.luau()?;
     runner.vms()?;
+    runner.api()?;
     runner.messages()?;
     runner.noisy()?;
     life::run(&mut runner, left_out)
@@ -75,7 +81,7 @@ pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
         "tiny_64" => load(Kind::Flight, Size::Tiny, 64),
         _ => return Err(format!("nothing is called {kind}")),
     };
-    let (master, tokens) = ours::start_master(1, None)?;
+    let (master, tokens) = ours::start_master(1, None, None)?;
     let address = master.listen_addr().ok_or("a master without a port")?.to_string();
     let token = tokens.into_iter().next().unwrap_or_default();
     let role = pair::Role { address, token, worker: 0, workers: 1, is_luau: false };
@@ -345,6 +351,31 @@ impl Runner<'_> {
         self.case("one_processor_nowait_tiny", 1, plan, nowait)
     }
 
+    /// Whether a dispatch costs the same with more tenants, and with more workers, each of which
+    /// has as much to do.
+    fn growth(&mut self) -> Result<(), String> {
+        let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
+        let tenants =
+            [1, 1000, 100_000].map(|tenants| (format!("growth_tenants_{tenants}"), 1, tenants));
+        let workers =
+            [1, 8, 32].map(|workers| (format!("growth_workers_{workers}"), workers, 1000));
+        for (name, workers, tenants) in tenants.into_iter().chain(workers) {
+            let in_flight = 64 * workers;
+            let load = Load { tenants, ..load(Kind::Flight, Size::Tiny, in_flight) };
+            let turn = |(role, side): (Role, Side)| {
+                let measure = move |_: usize, lasting: Duration| {
+                    let mut pair = Pair::start(Spec { workers, ..Spec::echo(side) })?;
+                    pair.run(&Load { lasting: FRESH_WARM_UP, ..load })?;
+                    Ok(throughput(pair.run(&Load { lasting, ..load })?))
+                };
+                Contestant { role, measure: Box::new(measure) }
+            };
+            let sides = [(Role::Ours, Side::Ours), (Role::Async, Side::Peer)];
+            self.case(&name, in_flight, plan, sides.map(turn).into())?;
+        }
+        Ok(())
+    }
+
     /// For new processes in each turn, which have a warm-up of their own.
     fn fresh_plan(&self, lasting_min: Duration) -> Plan {
         let rounds = if self.plan.is_quick { 3 } else { self.plan.rounds };
@@ -392,6 +423,23 @@ impl Runner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Through the internal API and two workers with real VMs, beside an axum route of the peer's.
+    fn api(&mut self) -> Result<(), String> {
+        let turn = |role: Role, side: Side| {
+            let measure = move |in_flight: usize, lasting: Duration| {
+                let mut pair = Pair::start(Spec { workers: 2, is_luau: true, ..Spec::echo(side) })?;
+                let load = load(Kind::Timed, Size::Tiny, in_flight);
+                // Every tenant's VM is there before anything counts.
+                pair.run(&Load { lasting: API_WARM_UP, ..load })?;
+                let turn = pair.run(&Load { lasting, ..load })?;
+                Ok(throughput(turn).into_iter().chain(latencies(turn.outcome)).collect())
+            };
+            Contestant { role, measure: Box::new(measure) }
+        };
+        let contestants = vec![turn(Role::Ours, Side::OursApi), turn(Role::Async, Side::PeerApi)];
+        self.case("api_dispatch", 64, self.fresh_plan(FLIGHT_LASTING_MIN), contestants)
     }
 
     /// From a tenant of one worker to one of another.

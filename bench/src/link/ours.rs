@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
+use mesophyll::api::ApiConfig;
+use mesophyll::api::token::{self, Secret};
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::spin::Spin;
 use mesophyll::dispatch::worker_like::WorkerLike;
@@ -33,6 +35,9 @@ use crate::peer::vm::TEMPLATE;
 
 /// Longer than any turn.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Who calls the internal API.
+const USER: u64 = 7;
 
 /// Between two attempts to send what nobody waits for, when too much is under way.
 const BUSY_PAUSE: Duration = Duration::from_micros(100);
@@ -58,6 +63,7 @@ impl Options for Given {
 pub(super) fn start_master(
     workers: usize,
     store: Option<&str>,
+    api: Option<ApiConfig>,
 ) -> Result<(Master, Vec<String>), String> {
     let tokens_file = LoneFile::new("tokens");
     let mut given = HashMap::from([
@@ -66,11 +72,12 @@ pub(super) fn start_master(
         ("store", store.unwrap_or("memory:").to_owned()),
     ]);
     given.insert("deadline", "300s".to_owned());
+    given.insert("api", if api.is_some() { "127.0.0.1:0" } else { "off" }.to_owned());
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
         .map_err(|error| error.to_string())?;
     let no_threads: &StartThreads =
         &|_, _, _, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
-    let master = Master::start(&config, None, &Program::at(Path::new("")), no_threads)
+    let master = Master::start(&config, api, &Program::at(Path::new("")), no_threads)
         .map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =
         serde_json::from_slice(&std::fs::read(&tokens_file.0).map_err(|error| error.to_string())?)
@@ -82,7 +89,9 @@ pub(super) fn start_master(
 
 /// A master's process: says its address and its workers' tokens, then does what it is asked.
 pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), String> {
-    let (master, tokens) = start_master(workers, store)?;
+    let secret = Secret::random();
+    let api = (side == Side::OursApi).then(|| ApiConfig::new(secret.clone()));
+    let (master, tokens) = start_master(workers, store, api)?;
     let address = match side {
         Side::OursUnix | Side::OursMessages => hand_out(&master, workers)?,
         _ => master.listen_addr().ok_or("a master of threads")?.to_string(),
@@ -92,6 +101,10 @@ pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), Str
     answer_lines(|line| match line {
         "ready" => wait_ready(&master).map(|()| "ready".to_owned()),
         "lost" => wait_lost(&master).map(|()| "lost".to_owned()),
+        "api" => {
+            let address = master.api_addr().ok_or("a master without its API")?;
+            Ok(format!("{address} Internal {}", token::mint(&secret, USER, u64::MAX)))
+        }
         load => Driver::new(pool.clone(), load.parse()?).run().map(|outcome| outcome.to_string()),
     })?;
     master.stop(Instant::now() + Duration::from_secs(5), |_| {});

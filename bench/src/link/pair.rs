@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::asked::{Kind, Load, Outcome};
-use super::{grpc, messages, nats, ours, theirs};
+use super::{grpc, http, messages, nats, ours, theirs};
 
 /// For workers to get ready, or a link to be noticed to be lost.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,21 +27,35 @@ pub enum Side {
     OursUnix,
     /// The same with two workers, of which the first one drives: it sends messages to the other.
     OursMessages,
+    /// Dispatches come through the internal API.
+    OursApi,
     Peer,
+    /// Dispatches come through a route of axum's.
+    PeerApi,
     Nats,
     Grpc,
 }
 
 impl Side {
-    const ALL: [Side; 6] =
-        [Side::Ours, Side::OursUnix, Side::OursMessages, Side::Peer, Side::Nats, Side::Grpc];
+    const ALL: [Side; 8] = [
+        Side::Ours,
+        Side::OursUnix,
+        Side::OursMessages,
+        Side::OursApi,
+        Side::Peer,
+        Side::PeerApi,
+        Side::Nats,
+        Side::Grpc,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Side::Ours => "ours",
             Side::OursUnix => "ours-unix",
             Side::OursMessages => "ours-messages",
+            Side::OursApi => "ours-api",
             Side::Peer => "peer",
+            Side::PeerApi => "peer-api",
             Side::Nats => "nats",
             Side::Grpc => "grpc",
         }
@@ -67,10 +81,10 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
         [name, "master", workers, store, address] => {
             let store = (*store != "-").then_some(*store);
             match side(name) {
-                Some(side @ (Side::Ours | Side::OursUnix | Side::OursMessages)) => {
+                Some(side @ (Side::Ours | Side::OursUnix | Side::OursMessages | Side::OursApi)) => {
                     ours::master(number(workers)?, store, side)
                 }
-                Some(Side::Peer) => theirs::master(number(workers)?, store),
+                Some(Side::Peer | Side::PeerApi) => theirs::master(number(workers)?, store),
                 Some(Side::Nats) => nats::master(),
                 Some(Side::Grpc) => grpc::master(address),
                 None => Err(format!("nobody is called {name}")),
@@ -85,9 +99,9 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                 is_luau: *kind == "luau",
             };
             match side(name) {
-                Some(Side::Ours | Side::OursUnix) => ours::worker(&role),
+                Some(Side::Ours | Side::OursUnix | Side::OursApi) => ours::worker(&role),
                 Some(Side::OursMessages) => messages::worker(&role),
-                Some(Side::Peer) => theirs::worker(&role),
+                Some(Side::Peer | Side::PeerApi) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),
                 Some(Side::Grpc) => grpc::worker(),
                 None => Err(format!("nobody is called {name}")),
@@ -192,8 +206,14 @@ impl Pair {
         // Templates tell by themselves.
         let is_counted = load.kind == Kind::Nowait || has_messages && !self.spec.is_luau;
         let handled = if is_counted { self.handled()? } else { 0 };
-        let driver = if has_messages { &mut self.workers[0] } else { &mut self.master };
-        let outcome: Outcome = driver.ask(&load.to_string())?.parse()?;
+        let outcome: Outcome = if matches!(self.spec.side, Side::OursApi | Side::PeerApi) {
+            let line = self.master.ask("api")?;
+            let (address, authorization) = line.split_once(' ').ok_or_else(|| line.clone())?;
+            http::drive(address, authorization, load)?
+        } else {
+            let driver = if has_messages { &mut self.workers[0] } else { &mut self.master };
+            driver.ask(&load.to_string())?.parse()?
+        };
         if is_counted {
             self.wait_handled(handled + outcome.done)?;
         }

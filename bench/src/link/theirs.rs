@@ -58,6 +58,7 @@ pub fn master(workers: usize, store: Option<&str>) -> Result<(), String> {
     say(&format!("{address} {}", vec![TOKEN; workers].join(" ")))?;
     answer_lines(|line| match line {
         "ready" => wait(|| master.is_ready()).map(|()| "ready".to_owned()),
+        "api" => Ok(format!("{address} {TOKEN}")),
         "lost" => wait(|| !master.is_ready()).map(|()| "lost".to_owned()),
         load => {
             let load: Load = load.parse()?;

@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
@@ -20,7 +21,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::db::{self, Store};
-use super::types::{ClientMessage, CreateEvent, Dispatch, Id, KhronosValue, ServerMessage};
+use super::types::{
+    ClientMessage, CreateEvent, Dispatch, EventData, Id, KhronosValue, ServerMessage, Snowflake,
+};
 use super::{DEADLINE, MESSAGE_MAX_BYTES, QUEUE_MESSAGES, to_bytes, write_queued};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -81,6 +84,7 @@ impl Master {
             .route("/ws", get(ws))
             .route("/db/kv", post(db::kv))
             .route("/db/tenant-states", get(db::tenant_states))
+            .route("/i/dispatch-event/{guild_id}", post(dispatch_event))
             .with_state(shared.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -145,6 +149,35 @@ impl Shared {
         }
         if token == self.token { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) }
     }
+}
+
+/// What a dispatch through HTTP carries.
+#[derive(Deserialize)]
+struct Asked {
+    name: String,
+    data: serde_json::Value,
+}
+
+/// A dispatch of a service, as ours has it: JSON in, and the typed value's JSON out. The token is
+/// only compared.
+async fn dispatch_event(
+    State(shared): State<Arc<Shared>>,
+    Path(guild_id): Path<u64>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, (StatusCode, String)> {
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    if authorization != Some(shared.token.as_bytes()) {
+        return Err((StatusCode::UNAUTHORIZED, "who are you?".to_owned()));
+    }
+    let refused = |error: serde_json::Error| (StatusCode::BAD_REQUEST, error.to_string());
+    let Asked { name, data } = serde_json::from_slice(&body).map_err(refused)?;
+    let data = EventData::KhronosValue(data.into());
+    let event = CreateEvent { name, author: None, data };
+    let answer = Master { shared }.dispatch_event(Id::Guild(Snowflake(guild_id)), &event).await;
+    let failed = |error: String| (StatusCode::BAD_GATEWAY, error);
+    let text = serde_json::to_vec(&answer.map_err(failed)?).map_err(refused)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn ws(

@@ -84,6 +84,25 @@ pub enum KhronosValue {
     Null,
 }
 
+impl From<serde_json::Value> for KhronosValue {
+    fn from(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::Null,
+            serde_json::Value::Bool(is) => Self::Boolean(is),
+            serde_json::Value::Number(number) => number
+                .as_i64()
+                .map_or_else(|| Self::Float(number.as_f64().unwrap_or(0.0)), Self::Integer),
+            serde_json::Value::String(text) => Self::Text(text),
+            serde_json::Value::Array(values) => {
+                Self::List(values.into_iter().map(Self::from).collect())
+            }
+            serde_json::Value::Object(members) => Self::Map(
+                members.into_iter().map(|(name, value)| (Self::Text(name), value.into())).collect(),
+            ),
+        }
+    }
+}
+
 /// A map of texts in the order of its sender.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringMap(pub Vec<(String, String)>);
