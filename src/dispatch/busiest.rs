@@ -22,6 +22,10 @@ use crate::wire::data::{IdMap, TenantId};
 /// How long one set of summaries counts.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Ranks whose lowest is kept: with as many blocks as there are about, the lowest of all is found
+/// soonest.
+const BLOCK: usize = 16;
+
 /// What a tenant took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -171,8 +175,11 @@ impl Minutes {
 #[derive(Debug, Default)]
 struct Summary {
     places: IdMap<TenantId, usize>,
-    // Apart from the rest, as the lowest of them is looked for.
+    // Apart from the rest, as the lowest of them is looked for: for each event of a tenant without
+    // a counter, which with many tenants is nearly each of all.
     ranks: Vec<u64>,
+    /// The lowest rank of each block, from when a counter is taken over first.
+    lowest: Vec<u64>,
     counters: Vec<TenantCounter>,
 }
 
@@ -190,7 +197,14 @@ impl Summary {
             Some(place) => *place,
             None => self.place_for(tenant),
         };
-        self.ranks[place] = self.ranks[place].saturating_add(weight);
+        let before = self.ranks[place];
+        self.ranks[place] = before.saturating_add(weight);
+        if let Some(lowest) = self.lowest.get_mut(place / BLOCK)
+            && *lowest == before
+            && let Some(block) = self.ranks.chunks(BLOCK).nth(place / BLOCK)
+        {
+            *lowest = block.iter().copied().min().unwrap_or(0);
+        }
         let counter = &mut self.counters[place];
         counter.events += 1;
         counter.us = counter.us.saturating_add(us);
@@ -203,8 +217,7 @@ impl Summary {
             self.counters.push(counter);
             self.counters.len() - 1
         } else {
-            let lowest = self.ranks.iter().enumerate().min_by_key(|(_, rank)| **rank);
-            let place = lowest.map_or(0, |(place, _)| place);
+            let place = self.lowest_place();
             self.places.remove(&self.counters[place].tenant);
             self.counters[place] = counter;
             place
@@ -213,9 +226,21 @@ impl Summary {
         place
     }
 
+    fn lowest_place(&mut self) -> usize {
+        if self.lowest.is_empty() {
+            let blocks = self.ranks.chunks(BLOCK);
+            self.lowest.extend(blocks.filter_map(|block| block.iter().min()));
+        }
+        let lowest = self.lowest.iter().enumerate().min_by_key(|(_, rank)| **rank);
+        let Some((block, lowest)) = lowest else { return 0 };
+        let mut ranks = self.ranks[block * BLOCK..].iter();
+        block * BLOCK + ranks.position(|rank| rank == lowest).unwrap_or(0)
+    }
+
     fn clear(&mut self) {
         self.places.clear();
         self.ranks.clear();
+        self.lowest.clear();
         self.counters.clear();
     }
 }
@@ -247,6 +272,24 @@ mod tests {
     }
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_tenant_without_a_counter_takes_the_lowest() {
+        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        let mut summary = Summary::default();
+        for _ in 0..20_000 {
+            let (tenant, weight) = (tenant(numbers.below(300)), numbers.below(40));
+            let is_new = !summary.places.contains_key(&tenant);
+            let lowest = summary.ranks.iter().min().copied().unwrap_or(0);
+            let is_full = summary.ranks.len() == BUSIEST_COUNTERS;
+            summary.add(tenant, weight, 1);
+            let rank = summary.ranks[summary.places[&tenant]];
+            if is_new {
+                assert_eq!(rank, weight + if is_full { lowest } else { 0 });
+            }
+        }
+        assert_eq!(summary.places.len(), BUSIEST_COUNTERS);
+    }
 
     #[test]
     fn few_tenants_are_counted_exactly() {
