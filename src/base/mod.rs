@@ -14,6 +14,7 @@ pub mod on_demand_threads;
 pub mod process_figures;
 pub mod random;
 pub mod rates;
+pub mod shared_bytes;
 pub mod spare;
 pub mod spin;
 pub mod sync;

@@ -67,11 +67,11 @@ impl Decode for TenantId {
 
 wire_struct!(CreateEvent { name, author, data });
 
-/// About how many bytes an event takes, so that a message is one allocation.
+/// About how many bytes an event takes that are not shared, so that a message is one allocation.
 pub(crate) fn event_len(event: &CreateEvent) -> usize {
     let data_len = match &event.data {
-        EventData::Json(json) => json.as_bytes().len(),
-        EventData::KhronosValue(value) => value.as_bytes().len(),
+        EventData::Json(json) => json.shared().own_len(),
+        EventData::KhronosValue(value) => value.shared().own_len(),
         EventData::RawValue(text) => text.len(),
     };
     event.name.len() + data_len + 64

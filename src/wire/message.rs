@@ -3,7 +3,7 @@
 //!
 //! The first four and the first two are the protocol's; the others are ours, and a peer that does
 //! not know them skips them, as [`Incoming::Unknown`] lets us skip what we do not know. Values are
-//! checked and copied, never built into trees.
+//! checked, and copied if they are small, never built into trees.
 
 use super::WireError;
 use super::event::event_len;
@@ -15,6 +15,7 @@ use super::pack::shape::{
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
+use crate::base::shared_bytes::{OutMessage, Received};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     CreateEvent, EncodedJson, EncodedValue, MessageOutcome, RuntimeFigures, Sandbox, TenantId,
@@ -233,10 +234,10 @@ impl ServerMessage {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             ServerMessage::DispatchEvent { id, event, req_id } => {
-                Self::encode_event(*id, event, *req_id)
+                Self::encode_event(*id, event, *req_id).into_vec()
             }
             ServerMessage::RunScript { id, name, code, event, req_id } => {
-                Self::encode_script(*id, name, code, event, *req_id)
+                Self::encode_script(*id, name, code, event, *req_id).into_vec()
             }
             _ => {
                 let mut writer = Writer::for_message(AROUND_BYTES);
@@ -246,26 +247,26 @@ impl ServerMessage {
         }
     }
 
-    /// The bytes of a [`ServerMessage::DispatchEvent`] whose event the sender keeps.
-    pub fn encode_event(id: TenantId, event: &CreateEvent, req_id: Option<u64>) -> Vec<u8> {
+    /// A [`ServerMessage::DispatchEvent`] whose event the sender keeps; large data is shared.
+    pub fn encode_event(id: TenantId, event: &CreateEvent, req_id: Option<u64>) -> OutMessage {
         // What grows is an event; one allocation is enough for everything around it.
-        let mut writer = Writer::for_message(event_len(event) + AROUND_BYTES);
+        let mut writer = Writer::of_message(event_len(event) + AROUND_BYTES);
         write_variant!(&mut writer, DispatchEvent { id, event, req_id });
-        writer.into_bytes()
+        writer.into_message()
     }
 
-    /// The bytes of a [`ServerMessage::RunScript`] whose script the sender keeps.
+    /// A [`ServerMessage::RunScript`] whose script the sender keeps; large data is shared.
     pub fn encode_script(
         id: TenantId,
         name: &str,
         code: &str,
         event: &CreateEvent,
         req_id: u64,
-    ) -> Vec<u8> {
+    ) -> OutMessage {
         let len = name.len() + code.len() + event_len(event) + AROUND_BYTES;
-        let mut writer = Writer::for_message(len);
+        let mut writer = Writer::of_message(len);
         write_variant!(&mut writer, RunScript { id, name, code, event, req_id });
-        writer.into_bytes()
+        writer.into_message()
     }
 
     /// The message that the bytes are.
@@ -273,7 +274,15 @@ impl ServerMessage {
     /// # Errors
     /// They are larger than a message may be, or none of this kind.
     pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
-        decode_message(bytes)
+        Self::decode_received(bytes.into())
+    }
+
+    /// The message that came in; a large value of one that may be kept is not copied.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_received(message: Received<'_>) -> Result<Incoming<Self>, WireError> {
+        decode_message(message)
     }
 
     /// Which request the bytes make, of those that do not decode, if it is one that is to be
@@ -314,8 +323,13 @@ impl ClientMessage {
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
+        self.to_message().into_vec()
+    }
+
+    /// The message as it leaves: a large value of it is shared.
+    pub fn to_message(&self) -> OutMessage {
         let len = match self {
-            ClientMessage::DispatchResponse { result: Ok(value), .. } => value.as_bytes().len(),
+            ClientMessage::DispatchResponse { result: Ok(value), .. } => value.shared().own_len(),
             ClientMessage::DispatchResponse { result: Err(text), .. } => text.len(),
             ClientMessage::SendMessage { topic, data, .. }
             | ClientMessage::PublishFeed { topic, data, .. } => {
@@ -325,9 +339,9 @@ impl ClientMessage {
             ClientMessage::Finished(events) => 36 * events.len(),
             _ => 0,
         };
-        let mut writer = Writer::for_message(len + 48);
+        let mut writer = Writer::of_message(len + 48);
         Encode::encode(self, &mut writer);
-        writer.into_bytes()
+        writer.into_message()
     }
 
     /// The message that the bytes are.
@@ -335,7 +349,15 @@ impl ClientMessage {
     /// # Errors
     /// They are larger than a message may be, or none of this kind.
     pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
-        decode_message(bytes)
+        Self::decode_received(bytes.into())
+    }
+
+    /// The message that came in; a large value of one that may be kept is not copied.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_received(message: Received<'_>) -> Result<Incoming<Self>, WireError> {
+        decode_message(message)
     }
 
     /// Which request the bytes answer, of those that do not decode.
@@ -388,11 +410,12 @@ wire_struct!(growing Health {
     process,
 });
 
-fn decode_message<M: Variants>(bytes: &[u8]) -> Result<Incoming<M>, WireError> {
-    if bytes.len() > MESSAGE_MAX_BYTES {
-        return Err(WireError::TooLarge { bytes: bytes.len(), limit: MESSAGE_MAX_BYTES });
+fn decode_message<M: Variants>(message: Received<'_>) -> Result<Incoming<M>, WireError> {
+    let bytes = message.bytes().len();
+    if bytes > MESSAGE_MAX_BYTES {
+        return Err(WireError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES });
     }
-    let mut reader = Reader::new(bytes);
+    let mut reader = Reader::of(message);
     let envelope = Envelope::read(&mut reader)?;
     let variant = envelope.name.find(M::NAMES).filter(|variant| !M::NAMES[*variant].is_empty());
     let incoming = match variant {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use mesophyll::base::shared_bytes::Received;
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 use mesophyll::net::link::{
     self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, Service,
@@ -66,8 +67,8 @@ impl Echoer {
 }
 
 impl LinkHandler for Echoer {
-    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
-        sent(link.send(message.to_vec()))
+    fn on_message(&mut self, link: &LinkSender, message: Received<'_>) -> Result<(), u16> {
+        sent(link.send(message.bytes().to_vec()))
     }
 
     fn on_text(&mut self, link: &LinkSender, text: &str) -> Result<(), u16> {
@@ -179,7 +180,7 @@ fn open(
 struct Counter(Sender<String>);
 
 impl LinkHandler for Counter {
-    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
         Err(close_code::PROTOCOL)
     }
 

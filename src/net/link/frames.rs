@@ -9,6 +9,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::base::random;
+use crate::base::shared_bytes::{OutMessage, SharedBytes};
 
 /// Random bytes that are asked of the operating system at once: keys for so many frames.
 const KEYS_AT_ONCE: usize = 512;
@@ -36,9 +37,65 @@ impl FrameKind {
 /// A key that a client masks one frame with.
 pub(super) type Key = [u8; 4];
 
+/// A part of what leaves, in order.
+#[derive(Debug)]
+pub(super) enum OutPart {
+    /// As it leaves: whole frames, or the beginning of one.
+    Frames(Vec<u8>),
+    /// A part of a payload, which is to be masked with this key while it leaves, if there is one:
+    /// in pieces that stay in a processor's cache, and others may share the bytes.
+    Payload(SharedBytes, Option<Key>),
+}
+
+impl OutPart {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            OutPart::Frames(bytes) => bytes.len(),
+            OutPart::Payload(bytes, _) => bytes.len(),
+        }
+    }
+
+    /// Its bytes as they leave.
+    #[cfg(test)]
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+        match self {
+            OutPart::Frames(frames) => bytes.extend_from_slice(frames),
+            OutPart::Payload(payload, key) => append_masked(bytes, *key, payload),
+        }
+    }
+}
+
+/// Appends the beginning of a large message's frame; returns the rest of it, to leave behind that.
+pub(super) fn append_large(
+    frames: &mut Vec<u8>,
+    kind: FrameKind,
+    key: Option<Key>,
+    message: OutMessage,
+) -> Vec<OutPart> {
+    append_header(frames, kind, key, message.len());
+    let OutMessage { before, shared } = message;
+    let (part, behind) = shared.map_or_else(Default::default, |shared| *shared);
+    let (mut parts, mut at) = (Vec::with_capacity(2), 0);
+    for bytes in [before.into(), part, behind.into()] {
+        let key = key.map(|key| turned(key, at));
+        at += bytes.len();
+        if parts.is_empty() && !bytes.is_shared() {
+            append_masked(frames, key, &bytes);
+        } else if !bytes.is_empty() {
+            parts.push(OutPart::Payload(bytes, key));
+        }
+    }
+    parts
+}
+
 /// Appends a whole frame.
 pub(super) fn append(frames: &mut Vec<u8>, kind: FrameKind, key: Option<Key>, payload: &[u8]) {
     append_header(frames, kind, key, payload.len());
+    append_masked(frames, key, payload);
+}
+
+/// Appends a payload, masked if there is a key.
+pub(super) fn append_masked(frames: &mut Vec<u8>, key: Option<Key>, payload: &[u8]) {
     let begin = frames.len();
     frames.extend_from_slice(payload);
     if let Some(key) = key {
@@ -46,16 +103,16 @@ pub(super) fn append(frames: &mut Vec<u8>, kind: FrameKind, key: Option<Key>, pa
     }
 }
 
-/// Appends the header of a frame whose payload follows, masked already if there is a key.
-pub(super) fn append_header(
-    frames: &mut Vec<u8>,
-    kind: FrameKind,
-    key: Option<Key>,
-    payload_bytes: usize,
-) {
+fn append_header(frames: &mut Vec<u8>, kind: FrameKind, key: Option<Key>, payload_bytes: usize) {
     let header = FrameHeader { opcode: kind.opcode(), mask: key, ..FrameHeader::default() };
     // Writing into memory does not fail.
     let _ = header.format(payload_bytes as u64, frames);
+}
+
+/// The key for what stands so far behind the beginning of a payload.
+pub(super) fn turned(mut key: Key, by: usize) -> Key {
+    key.rotate_left(by % size_of::<Key>());
+    key
 }
 
 /// Masks a payload.
@@ -110,12 +167,17 @@ mod tests {
             for key in [None, Some([1, 2, 3, 250])] {
                 let mut bytes = Vec::new();
                 append(&mut bytes, FrameKind::Binary, key, &payload);
-                let mut whole = Vec::new();
-                append_header(&mut whole, FrameKind::Binary, key, len);
-                let mut masked = payload.clone();
-                mask(&mut masked, key.unwrap_or_default());
-                whole.extend(masked);
-                assert_eq!(bytes, whole);
+                // The same with parts of it apart, at places of every kind.
+                for middle in [0, len / 2, len - len / 3] {
+                    let (before, rest) = payload.split_at(middle.min(101));
+                    let (part, behind) = rest.split_at(rest.len() - rest.len() / 7);
+                    let shared = Box::new((part.to_vec().into(), behind.to_vec()));
+                    let message = OutMessage { before: before.to_vec(), shared: Some(shared) };
+                    let mut whole = Vec::new();
+                    let parts = append_large(&mut whole, FrameKind::Binary, key, message);
+                    parts.iter().for_each(|part| part.append_to(&mut whole));
+                    assert!(bytes == whole, "{len} bytes, parted at {middle}");
+                }
                 let frame =
                     FrameSocket::new(&bytes[..]).read(None).expect("in order").expect("whole");
                 assert_eq!((frame.header().mask, frame.header().is_final), (key, true));

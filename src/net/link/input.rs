@@ -1,9 +1,10 @@
 //! What has come in on a link and was not looked at yet, and the common case of what it can be: a
 //! whole binary message.
 //!
-//! Such a message is handed over where it lies. Everything else (pieces of messages, control
-//! frames, text, what does not fit the buffer, what breaks the protocol) is left to tungstenite,
-//! one frame at a time, so that it never holds what comes after.
+//! Such a message is handed over where it lies, and one that does not fit the buffer in memory of
+//! its own, of its size, into which it is read. Everything else (pieces of messages, control
+//! frames, text, what breaks the protocol) is left to tungstenite, one frame at a time, so that it
+//! never holds what comes after.
 
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
@@ -17,6 +18,10 @@ use super::frames;
 /// What one read takes at most: many small messages in one system call.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// What one read of a large message takes at most: so much is cleared right before, and unmasked
+/// right after it, while it is in a processor's cache.
+const LARGE_READ_BYTES: usize = 256 * 1024;
+
 /// How an answer begins behind which frames follow at once.
 const SWITCHING: &[u8] = b"HTTP/1.1 101";
 
@@ -28,6 +33,45 @@ pub(super) struct Input {
     unread: Range<usize>,
     /// From the end of the handshake on.
     frames: Option<Frames>,
+    /// A message that does not fit the buffer, as far as it has come.
+    large: Option<LargeMessage>,
+}
+
+/// A message on its way into its own memory.
+#[derive(Debug)]
+struct LargeMessage {
+    bytes: Vec<u8>,
+    /// How long it will be. Memory that it does not fill yet is not touched: a peer that only
+    /// announces it costs none.
+    len: usize,
+    key: Option<frames::Key>,
+}
+
+impl LargeMessage {
+    fn new(len: usize, key: Option<frames::Key>) -> Self {
+        Self { bytes: Vec::with_capacity(len), len, key }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes.len() == self.len
+    }
+
+    fn append(&mut self, payload: &[u8]) {
+        let key = self.key.map(|key| frames::turned(key, self.bytes.len()));
+        frames::append_masked(&mut self.bytes, key, payload);
+    }
+
+    /// Reads once; says how much.
+    fn fill_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
+        let begin = self.bytes.len();
+        self.bytes.resize(self.len.min(begin + LARGE_READ_BYTES), 0);
+        let read = stream.read(&mut self.bytes[begin..]);
+        self.bytes.truncate(begin + *read.as_ref().unwrap_or(&0));
+        if let Some(key) = self.key {
+            frames::mask(&mut self.bytes[begin..], frames::turned(key, begin));
+        }
+        read
+    }
 }
 
 /// What is known of the stream of frames, at the beginning of what is unread.
@@ -45,6 +89,9 @@ struct Frames {
 enum NextFrame {
     /// A whole message, which begins and ends here; masked with this key.
     Whole(Range<usize>, Option<frames::Key>),
+    /// A whole message that does not fit the buffer: its payload begins here, is so long, and is
+    /// masked with this key.
+    Large(usize, usize, Option<frames::Key>),
     /// Not all of what it takes to tell, or of a message that will be whole.
     Partial,
     /// A frame for tungstenite, so many bytes long with its header.
@@ -56,7 +103,7 @@ impl Input {
     pub(super) fn new(already_read: &[u8]) -> Self {
         let mut buffer = vec![0; BUFFER_BYTES.max(already_read.len())];
         buffer[..already_read.len()].copy_from_slice(already_read);
-        Self { buffer, unread: 0..already_read.len(), frames: None }
+        Self { buffer, unread: 0..already_read.len(), frames: None, large: None }
     }
 
     /// The handshake is done: what is unread begins with a frame.
@@ -67,6 +114,9 @@ impl Input {
 
     /// Reads once, behind what is unread; says how much. Nothing if there is no room.
     pub(super) fn fill_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
+        if let Some(large) = &mut self.large {
+            return large.fill_from(stream);
+        }
         if self.unread.start > 0 {
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
@@ -92,9 +142,26 @@ impl Input {
         Some(payload)
     }
 
+    /// The next message, if it is a large one that has come whole; else begins to read one, if it
+    /// is next.
+    pub(super) fn large_message(&mut self) -> Option<Vec<u8>> {
+        if self.large.is_none()
+            && let Some(NextFrame::Large(at, len, key)) =
+                self.frames.as_ref().map(|frames| frames.next(self.bytes()))
+        {
+            let mut large = LargeMessage::new(len, key);
+            // The rest of the buffer is of this message, as it does not fit.
+            large.append(&self.bytes()[at..]);
+            self.unread = 0..0;
+            self.large = Some(large);
+        }
+        self.large.take_if(|large| large.is_whole()).map(|large| large.bytes)
+    }
+
     /// Whether more must come in before something can be made of it.
     pub(super) fn needs_more(&self) -> bool {
         match &self.frames {
+            _ if self.large.is_some() => true,
             Some(frames) if frames.rest > 0 => self.unread.is_empty(),
             Some(frames) => matches!(frames.next(self.bytes()), NextFrame::Partial),
             // A whole head, as frames may follow it that are not the handshake's.
@@ -140,15 +207,19 @@ impl Frames {
         };
         let header_bytes = cursor.position();
         let whole = header_bytes.saturating_add(len);
+        let rest = bytes.len() as u64 - header_bytes;
         let is_plain = header.is_final && !(header.rsv1 || header.rsv2 || header.rsv3);
         if !is_plain
             || header.opcode != OpCode::Data(Data::Binary)
             || header.mask.is_some() != self.is_masked
             || self.in_pieces
             || len > self.max_bytes as u64
-            || whole > BUFFER_BYTES as u64
         {
             return NextFrame::Other(whole);
+        }
+        if whole > BUFFER_BYTES as u64 && rest < len {
+            // At most as long as a message may be.
+            return NextFrame::Large(header_bytes as usize, len as usize, header.mask);
         }
         if whole > bytes.len() as u64 {
             return NextFrame::Partial;
@@ -162,6 +233,7 @@ impl Frames {
             self.rest = match self.next(bytes) {
                 NextFrame::Other(whole) => whole,
                 NextFrame::Whole(payload, _) => payload.end as u64,
+                NextFrame::Large(at, len, _) => (at + len) as u64,
                 // The connection has ended: let it see that.
                 NextFrame::Partial => bytes.len() as u64,
             };
@@ -238,17 +310,42 @@ mod tests {
     }
 
     #[test]
+    fn a_message_larger_than_the_buffer_gets_its_own_memory() {
+        for (role, key) in [(Role::Client, None), (Role::Server, KEY)] {
+            let large: Vec<u8> = (0..5 * BUFFER_BYTES + 3).map(|at| (at / 3) as u8).collect();
+            let messages = [&b"before"[..], &large, &large, b"after"];
+            let frames = messages.map(|message| frame(FrameKind::Binary, key, message));
+            let bytes = frames.concat();
+            for piece in [1001, BUFFER_BYTES, bytes.len()] {
+                let (mut input, mut read) = (input(role), Vec::new());
+                for mut piece in bytes.chunks(piece) {
+                    while !piece.is_empty() {
+                        assert!(input.fill_from(&mut piece).expect("memory") > 0);
+                        loop {
+                            let whole = input.whole_message().map(|message| message.to_vec());
+                            let Some(message) = whole.or_else(|| input.large_message()) else {
+                                break;
+                            };
+                            read.push(message);
+                        }
+                        assert!(input.needs_more());
+                    }
+                }
+                assert!(read == messages, "{role:?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
     fn partial_messages_are_left_to_tungstenite_to_their_end() {
         let message = frame(FrameKind::Binary, KEY, b"after");
         for other in [
             frame(FrameKind::Ping, KEY, b"12345678"),
             frame(FrameKind::Text, KEY, b"a text that is longer than the buffer"),
             frame(FrameKind::Close, KEY, b""),
-            // A frame that is not masked, one with a reserved bit, and one that is larger than the
-            // buffer.
+            // A frame that is not masked, and one with a reserved bit.
             frame(FrameKind::Binary, None, b"plain"),
             b"\xc2\x81\0\0\0\0x".to_vec(),
-            frame(FrameKind::Binary, KEY, &vec![7; BUFFER_BYTES]),
         ] {
             let mut input = input(Role::Server);
             let mut all = Vec::new();

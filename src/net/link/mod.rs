@@ -36,6 +36,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
+use crate::base::shared_bytes::{OutMessage, Received};
 use crate::base::spare;
 use crate::base::sync::Lock;
 use crate::base::thread::OwnedThread;
@@ -100,7 +101,7 @@ pub trait LinkHandler: Send {
     ///
     /// # Errors
     /// The code to close the link with.
-    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16>;
+    fn on_message(&mut self, link: &LinkSender, message: Received<'_>) -> Result<(), u16>;
 
     /// A text message came in, which no worker and no master sends.
     ///
@@ -231,8 +232,8 @@ impl LinkSender {
     /// # Errors
     /// The link has ended, its queue is full, or the message is larger than a message may be.
     /// Nothing was sent.
-    pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
-        self.push(FrameKind::Binary, None, message)
+    pub fn send(&self, message: impl Into<OutMessage>) -> Result<(), SendError> {
+        self.push(FrameKind::Binary, None, message.into())
     }
 
     /// As [`LinkSender::send`], for a tenant's message: it finds room in what the tenant has of the
@@ -240,8 +241,12 @@ impl LinkSender {
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
-    pub fn send_for(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
-        self.push(FrameKind::Binary, Some(tenant), message)
+    pub fn send_for(
+        &self,
+        tenant: TenantId,
+        message: impl Into<OutMessage>,
+    ) -> Result<(), SendError> {
+        self.push(FrameKind::Binary, Some(tenant), message.into())
     }
 
     /// As [`LinkSender::send_for`]; when the message has left, [`Pulse::left`] is told of it. It is
@@ -249,7 +254,7 @@ impl LinkSender {
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
-    pub fn send_told(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
+    pub fn send_told(&self, tenant: TenantId, message: OutMessage) -> Result<(), SendError> {
         self.check_size(&message)?;
         self.shared.queue.push_told(FrameKind::Binary, Some(tenant), Some(tenant), message)
     }
@@ -260,7 +265,12 @@ impl LinkSender {
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
-    pub fn send_alone(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
+    pub fn send_alone(
+        &self,
+        tenant: TenantId,
+        message: impl Into<OutMessage>,
+    ) -> Result<(), SendError> {
+        let message = message.into();
         if message.len() > limits::LINK_ALONE_MAX_BYTES {
             return self.send_for(tenant, message);
         }
@@ -270,6 +280,7 @@ impl LinkSender {
         let written = {
             let mut socket_writer = self.socket_writer();
             let mut frame = socket_writer.buffer();
+            let message = message.into_vec();
             frames::append(&mut frame, FrameKind::Binary, turn.key, &message);
             spare::give_back(message);
             socket_writer.keep_one(frame);
@@ -306,21 +317,21 @@ impl LinkSender {
     /// # Errors
     /// As those of [`LinkSender::send`].
     pub fn send_text(&self, text: String) -> Result<(), SendError> {
-        self.push(FrameKind::Text, None, text.into_bytes())
+        self.push(FrameKind::Text, None, text.into_bytes().into())
     }
 
     fn push(
         &self,
         kind: FrameKind,
         owner: Option<TenantId>,
-        payload: Vec<u8>,
+        message: OutMessage,
     ) -> Result<(), SendError> {
-        self.check_size(&payload)?;
-        self.shared.queue.push(kind, owner, payload)
+        self.check_size(&message)?;
+        self.shared.queue.push(kind, owner, message)
     }
 
-    fn check_size(&self, payload: &[u8]) -> Result<(), SendError> {
-        let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
+    fn check_size(&self, message: &OutMessage) -> Result<(), SendError> {
+        let (bytes, limit) = (message.len(), self.shared.limits.message_max_bytes);
         if bytes > limit { Err(SendError::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 

@@ -22,7 +22,8 @@ use std::time::Instant;
 
 use tungstenite::protocol::Role;
 
-use super::frames::{self, FrameKind, Key, Keys};
+use super::frames::{self, FrameKind, Key, Keys, OutPart};
+use crate::base::shared_bytes::OutMessage;
 use crate::base::spare;
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::{Shares, TenantId};
@@ -90,8 +91,8 @@ pub(super) enum TakenFrames {
 /// Everything that waited, in order.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Whole frames; of a large one header and payload are apart.
-    pub(super) frames: VecDeque<Vec<u8>>,
+    /// Whole frames; of a large one the parts.
+    pub(super) frames: VecDeque<OutPart>,
     /// How many of them are messages.
     pub(super) messages: usize,
     /// Whose messages were to be told of when they have left.
@@ -135,11 +136,12 @@ struct QueueState {
     is_unflushed: bool,
 }
 
-/// A large answer: its frame in two parts, and whose it is.
+/// A large answer: its frame in parts, the bytes of its payload, and whose it is.
 #[derive(Debug)]
 struct Large {
-    header: Vec<u8>,
-    payload: Vec<u8>,
+    beginning: Vec<u8>,
+    rest: Vec<OutPart>,
+    bytes: usize,
     tenant: TenantId,
 }
 
@@ -202,9 +204,9 @@ impl OutQueue {
         &self,
         kind: FrameKind,
         owner: Option<TenantId>,
-        payload: Vec<u8>,
+        message: impl Into<OutMessage>,
     ) -> Result<(), SendError> {
-        self.push_told(kind, owner, None, payload)
+        self.push_told(kind, owner, None, message.into())
     }
 
     /// As [`OutQueue::push`]; the link's pulse is told, of this tenant, when the message has left.
@@ -213,32 +215,24 @@ impl OutQueue {
         kind: FrameKind,
         owner: Option<TenantId>,
         told: Option<TenantId>,
-        mut payload: Vec<u8>,
+        message: OutMessage,
     ) -> Result<(), SendError> {
-        let bytes = payload.len();
+        let bytes = message.len();
         let mut state = self.state.lock();
         self.has_room(&state, owner, bytes)?;
         let key = state.keys.next();
-        if bytes > JOINED_BYTES {
-            if let Some(key) = key {
-                // Not under the lock: of a message of the largest size it is milliseconds of work.
-                drop(state);
-                frames::mask(&mut payload, key);
-                state = self.state.lock();
-                self.has_room(&state, owner, bytes)?;
-            }
-            if let Some(tenant) = owner.filter(|_| self.is_worker) {
-                let mut header = Vec::new();
-                frames::append_header(&mut header, kind, key, bytes);
-                state.large.push_back(Large { header, payload, tenant });
-            } else {
-                frames::append_header(state.joinable(), kind, key, bytes);
-                state.batch.frames.push_back(payload);
-                state.is_joinable = false;
-            }
-        } else {
+        if bytes <= JOINED_BYTES {
+            let payload = message.into_vec();
             frames::append(state.joinable(), kind, key, &payload);
             spare::give_back(payload);
+        } else if let Some(tenant) = owner.filter(|_| self.is_worker) {
+            let mut beginning = Vec::new();
+            let rest = frames::append_large(&mut beginning, kind, key, message);
+            state.large.push_back(Large { beginning, rest, bytes, tenant });
+        } else {
+            let rest = frames::append_large(state.joinable(), kind, key, message);
+            state.batch.frames.extend(rest);
+            state.is_joinable = false;
         }
         state.waiting += 1;
         state.bytes.add(owner, bytes);
@@ -370,7 +364,7 @@ impl OutQueue {
                     return TakenFrames::Closing(code);
                 }
                 QueueEnd::Finishing => {
-                    batch.frames.push_back(std::mem::take(&mut state.replies));
+                    batch.frames.push_back(OutPart::Frames(std::mem::take(&mut state.replies)));
                     return TakenFrames::Finishing;
                 }
                 // Before what waits, or while there is always something the pulse would not run
@@ -433,15 +427,18 @@ impl QueueState {
 
     /// The buffer for the next frame.
     fn joinable(&mut self) -> &mut Vec<u8> {
-        let is_joinable = self.is_joinable
-            && self.batch.frames.back().is_some_and(|last| last.len() < BUFFER_BYTES);
-        if !is_joinable {
-            self.batch.frames.push_back(std::mem::take(&mut self.spare));
+        let frames = &mut self.batch.frames;
+        let is_joinable =
+            self.is_joinable && frames.back().is_some_and(|last| last.len() < BUFFER_BYTES);
+        if !(is_joinable && matches!(frames.back(), Some(OutPart::Frames(_)))) {
+            frames.push_back(OutPart::Frames(std::mem::take(&mut self.spare)));
             self.is_joinable = true;
         }
-        // There is a last one now.
-        let last = self.batch.frames.len() - 1;
-        &mut self.batch.frames[last]
+        match frames.back_mut() {
+            Some(OutPart::Frames(last)) => last,
+            // Never: it is the last one, now at the latest.
+            _ => &mut self.spare,
+        }
     }
 
     /// Everything for the writer, which also flushes; of large answers no more than so many bytes,
@@ -452,22 +449,23 @@ impl QueueState {
         std::mem::swap(&mut self.batch.told, &mut batch.told);
         let mut taken = 0;
         while let Some(large) = self.large.pop_front() {
-            if taken > 0 && taken + large.payload.len() > large_bytes {
+            if taken > 0 && taken + large.bytes > large_bytes {
                 self.large.push_front(large);
                 break;
             }
-            taken += large.payload.len();
-            batch.frames.extend([large.header, large.payload]);
+            taken += large.bytes;
+            batch.frames.push_back(OutPart::Frames(large.beginning));
+            batch.frames.extend(large.rest);
         }
         batch.messages = std::mem::take(&mut self.batch.messages) - self.large.len();
         self.batch.messages = self.large.len();
         self.waiting = self.large.len();
         self.bytes.clear();
-        self.large.iter().for_each(|large| self.bytes.add(Some(large.tenant), large.payload.len()));
+        self.large.iter().for_each(|large| self.bytes.add(Some(large.tenant), large.bytes));
         if !self.replies.is_empty() {
             // A peer may ask for a pong and then for more, and take it that the answers come in
             // that order.
-            batch.frames.push_front(std::mem::take(&mut self.replies));
+            batch.frames.push_front(OutPart::Frames(std::mem::take(&mut self.replies)));
         }
     }
 }

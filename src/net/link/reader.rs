@@ -14,6 +14,7 @@ use tungstenite::{Message, WebSocket};
 use super::handshake::Upgraded;
 use super::input::Input;
 use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
+use crate::base::shared_bytes::Received;
 use crate::base::thread::{self, OwnedThread};
 use crate::net::stream::Stream;
 
@@ -179,7 +180,7 @@ fn read_until_end(
         let verdict = match websocket.read() {
             Ok(Message::Binary(message)) => {
                 websocket.get_ref().stats.received_messages.inc();
-                handler.on_message(link, &message)
+                handler.on_message(link, Received::Lent(&message))
             }
             Ok(Message::Text(text)) => {
                 websocket.get_ref().stats.received_messages.inc();
@@ -221,7 +222,12 @@ fn read_whole_messages(
     loop {
         while let Some(message) = half.input.whole_message() {
             half.stats.received_messages.inc();
-            handler.on_message(link, message)?;
+            handler.on_message(link, Received::Lent(message))?;
+        }
+        if let Some(message) = half.input.large_message() {
+            half.stats.received_messages.inc();
+            handler.on_message(link, Received::Shared(&Arc::new(message)))?;
+            continue;
         }
         if !half.input.needs_more() {
             return Ok(());

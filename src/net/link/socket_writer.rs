@@ -12,10 +12,15 @@ use std::time::Duration;
 use rustix::net::{SendFlags, send};
 
 use super::LinkStats;
+use super::frames::{self, OutPart};
 use crate::net::stream::Stream;
 
 /// Limit: bytes of a buffer that is kept for the next frames; a larger one was for a large message.
 const SPARE_BYTES: usize = 256 * 1024;
+
+/// Limit: bytes that are masked at once, right before they leave, so that they are in a processor's
+/// cache still.
+const MASKED_BYTES: usize = 128 * 1024;
 
 /// The writing half of a link's connection.
 #[derive(Debug)]
@@ -23,8 +28,11 @@ pub(super) struct SocketWriter {
     socket: Arc<Stream>,
     stats: Arc<LinkStats>,
     /// In order; of the first one so many bytes have left.
-    kept: VecDeque<Vec<u8>>,
+    kept: VecDeque<OutPart>,
     left: usize,
+    /// Of the first one, what is masked already and has not left whole, and where it begins there.
+    masked: Vec<u8>,
+    masked_from: usize,
     spare: Vec<u8>,
 }
 
@@ -54,6 +62,8 @@ impl SocketWriter {
             stats: Arc::default(),
             kept: VecDeque::new(),
             left: 0,
+            masked: Vec::new(),
+            masked_from: 0,
             spare: Vec::new(),
         })
     }
@@ -65,7 +75,7 @@ impl SocketWriter {
 
     /// Takes frames to leave with the next flush, and after what is kept; empties `frames`. So many
     /// of them are messages.
-    pub(super) fn keep(&mut self, frames: &mut VecDeque<Vec<u8>>, messages: usize) {
+    pub(super) fn keep(&mut self, frames: &mut VecDeque<OutPart>, messages: usize) {
         self.stats.sent_messages.add(messages as u64);
         self.kept.append(frames);
     }
@@ -73,7 +83,7 @@ impl SocketWriter {
     /// As [`SocketWriter::keep`], for one message.
     pub(super) fn keep_one(&mut self, frame: Vec<u8>) {
         self.stats.sent_messages.inc();
-        self.kept.push_back(frame);
+        self.kept.push_back(OutPart::Frames(frame));
     }
 
     /// An empty buffer, to make frames in.
@@ -92,8 +102,23 @@ impl SocketWriter {
         while let Some(first) = self.kept.front() {
             let len = first.len();
             if self.left < len {
-                let more = self.kept.len() > 1;
-                match write(&self.socket, &first[self.left..], patience, more) {
+                let is_last = self.kept.len() == 1;
+                let (bytes, more) = match first {
+                    OutPart::Frames(bytes) => (&bytes[self.left..], !is_last),
+                    OutPart::Payload(bytes, None) => (&bytes[self.left..], !is_last),
+                    OutPart::Payload(bytes, Some(key)) => {
+                        if self.left >= self.masked_from + self.masked.len() {
+                            self.masked.clear();
+                            self.masked_from = self.left;
+                            let piece = &bytes[self.left..len.min(self.left + MASKED_BYTES)];
+                            let key = frames::turned(*key, self.left);
+                            frames::append_masked(&mut self.masked, Some(key), piece);
+                        }
+                        let end = self.masked_from + self.masked.len();
+                        (&self.masked[self.left - self.masked_from..], !is_last || end < len)
+                    }
+                };
+                match write(&self.socket, bytes, patience, more) {
                     Ok(written) => {
                         self.stats.sent_bytes.add(written as u64);
                         self.left += written;
@@ -104,17 +129,17 @@ impl SocketWriter {
                     Err(error) => return Err(error),
                 }
                 // A peer that drains a byte at a time must not keep the writer from looking at its
-                // clock.
+                // clock, nor must one that takes piece after piece slowly.
                 if self.left < len {
                     return Ok(WriteProgress::Stuck);
                 }
             }
-            self.left = 0;
-            self.spare = self
-                .kept
-                .pop_front()
-                .filter(|spare| spare.capacity() <= SPARE_BYTES)
-                .unwrap_or_default();
+            (self.left, self.masked) = (0, Vec::new());
+            self.masked_from = 0;
+            self.spare = match self.kept.pop_front() {
+                Some(OutPart::Frames(spare)) if spare.capacity() <= SPARE_BYTES => spare,
+                _ => Vec::new(),
+            };
             self.spare.clear();
         }
         Ok(WriteProgress::Done)

@@ -26,7 +26,8 @@ enum Seen {
 struct Recorder(Sender<Seen>, Arc<LinkStats>);
 
 impl LinkHandler for Recorder {
-    fn on_message(&mut self, _: &LinkSender, message: &[u8]) -> Result<(), u16> {
+    fn on_message(&mut self, _: &LinkSender, message: Received<'_>) -> Result<(), u16> {
+        let message = message.bytes();
         self.0.send(Seen::Message(message.to_vec())).expect("the test listens");
         assert!(message != b"panic", "on purpose");
         if message == b"close with 1007" { Err(close_code::UNDECODABLE) } else { Ok(()) }
@@ -633,7 +634,7 @@ fn a_lone_message_to_a_peer_that_has_gone_ends_the_link() {
 struct BrokenAtTheEnd;
 
 impl LinkHandler for BrokenAtTheEnd {
-    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
         Ok(())
     }
 

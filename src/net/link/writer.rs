@@ -8,7 +8,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::frames::{self, FrameKind};
+use super::frames::{self, FrameKind, OutPart};
 use super::queue::{Batch, TakenFrames};
 use super::socket_writer::{Patience, WriteProgress};
 use super::{CloseCause, LinkSender, Pulse};
@@ -144,7 +144,7 @@ impl WriterThread {
             self.link.shared.queue.next_key(),
             &code.to_be_bytes(),
         );
-        batch.frames.push_back(frame);
+        batch.frames.push_back(OutPart::Frames(frame));
         self.write(batch)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::base::answer::AnswerSender;
 use crate::base::error::DispatchError;
 use crate::base::limits;
+use crate::base::shared_bytes::{OutMessage, Received};
 use crate::dispatch::worker_like::{WorkerLike, handed_over};
 use crate::dispatch::{Answer, Cancelled, Job, MessageDoor, Refused, Request, RequestId};
 use crate::feeds::Feeds;
@@ -386,13 +387,13 @@ fn not_sent(error: SendError) -> DispatchError {
 }
 
 /// The message that brings a job, which may yet come back, to the worker.
-fn encode(tenant: TenantId, RequestId(id): RequestId, job: &Job) -> Vec<u8> {
+fn encode(tenant: TenantId, RequestId(id): RequestId, job: &Job) -> OutMessage {
     match job {
         Job::Dispatch(event) => ServerMessage::encode_event(tenant, event, Some(id)),
         Job::RunScript { name, code, event } => {
             ServerMessage::encode_script(tenant, name, code, event, id)
         }
-        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: id }.encode(),
+        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: id }.encode().into(),
     }
 }
 
@@ -636,8 +637,8 @@ impl ConnHandler {
 }
 
 impl LinkHandler for ConnHandler {
-    fn on_message(&mut self, _link: &LinkSender, message: &[u8]) -> Result<(), u16> {
-        match ClientMessage::decode(message) {
+    fn on_message(&mut self, _link: &LinkSender, message: Received<'_>) -> Result<(), u16> {
+        match ClientMessage::decode_received(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message)?,
             Ok(Incoming::Unknown(variant)) => {
                 if let Some(count) = self.conn.inner.counters.unknown.record(Instant::now()) {
@@ -645,7 +646,7 @@ impl LinkHandler for ConnHandler {
                 }
             }
             Err(error) => {
-                if let Some(request_id) = ClientMessage::request_of(message) {
+                if let Some(request_id) = ClientMessage::request_of(message.bytes()) {
                     self.on_garbled_response(request_id, &error);
                 }
                 return self.on_undecodable(&error);

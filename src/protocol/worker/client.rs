@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits;
+use crate::base::shared_bytes::Received;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
@@ -522,8 +523,8 @@ fn set_log_level(level: &str) {
 }
 
 impl LinkHandler for ClientHandler {
-    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
-        match ServerMessage::decode(message) {
+    fn on_message(&mut self, link: &LinkSender, message: Received<'_>) -> Result<(), u16> {
+        match ServerMessage::decode_received(message) {
             Ok(Incoming::Message(message)) => self.on_server_message(link, message),
             Ok(Incoming::Unknown(variant)) => {
                 if let Some(count) = self.wrongs.unknown.record(Instant::now()) {
@@ -533,6 +534,7 @@ impl LinkHandler for ClientHandler {
                 }
             }
             Err(error) => {
+                let message = message.bytes();
                 // A caller waits for its answer.
                 if let Some(request_id) = ServerMessage::request_of(message) {
                     let error =

@@ -66,7 +66,7 @@ fn send_answer(
     has_said_hello: bool,
 ) {
     let result = result.map_err(|error| answers::to_wire(&error, has_said_hello));
-    let message = ClientMessage::DispatchResponse { req_id: request_id, result }.encode();
+    let message = ClientMessage::DispatchResponse { req_id: request_id, result }.to_message();
     let sent =
         if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
     let Err(error) = sent else { return };

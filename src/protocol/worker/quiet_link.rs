@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::base::shared_bytes::Received;
 use crate::net::link::{self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse};
 
 pub(super) const WAIT: Duration = Duration::from_secs(60);
@@ -10,7 +11,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(60);
 struct Quiet;
 
 impl LinkHandler for Quiet {
-    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
         Ok(())
     }
 

@@ -6,31 +6,33 @@
 
 use std::fmt;
 
+use crate::base::shared_bytes::SharedBytes;
+
 /// The MessagePack encoding of one `KhronosValue`.
 ///
 /// Invariant: the bytes are exactly one value in its canonical form (protocol.md: "Encoding"), of
 /// which equal values have equal bytes; only `wire/` makes them, or code that writes
 /// `wire::walk::Token`s, or reads back what they made.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EncodedValue(Vec<u8>);
+pub struct EncodedValue(SharedBytes);
 
 /// The MessagePack encoding of one plain JSON value (no bin, no ext, string keys only).
 ///
 /// Invariant: the bytes are exactly one plain value. Key order and header widths are the sender's.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EncodedJson(Vec<u8>);
+pub struct EncodedJson(SharedBytes);
 
 macro_rules! encoded {
     ($name:ident, $null:expr) => {
         impl $name {
             /// Takes bytes that the caller checked, or got from the place that did.
-            pub(crate) fn from_checked(bytes: Vec<u8>) -> Self {
-                Self(bytes)
+            pub(crate) fn from_checked(bytes: impl Into<SharedBytes>) -> Self {
+                Self(bytes.into())
             }
 
             /// The encoding of null.
             pub fn null() -> Self {
-                Self($null.to_vec())
+                Self($null.to_vec().into())
             }
 
             /// The MessagePack bytes.
@@ -40,7 +42,12 @@ macro_rules! encoded {
 
             /// The MessagePack bytes.
             pub fn into_bytes(self) -> Vec<u8> {
-                self.0
+                self.0.into_vec()
+            }
+
+            /// The MessagePack bytes, as they are shared.
+            pub(crate) fn shared(&self) -> &SharedBytes {
+                &self.0
             }
         }
 

@@ -170,7 +170,7 @@ impl<'a> PlainWalk<'a> {
 
 impl Encode for EncodedJson {
     fn encode(&self, writer: &mut Writer) {
-        writer.encoded(self.as_bytes());
+        writer.shared(self.shared());
     }
 }
 
@@ -180,7 +180,7 @@ impl Decode for EncodedJson {
         let mut walk = PlainWalk::over(reader.clone());
         walk.finish()?;
         *reader = walk.into_reader();
-        Ok(EncodedJson::from_checked(start[..start.len() - reader.rest().len()].to_vec()))
+        Ok(EncodedJson::from_checked(reader.since(start)))
     }
 }
 

@@ -4,8 +4,11 @@
 //! bytes lie, which is what lets values travel undecoded. Nothing here recurses or allocates by a
 //! length that the input merely claims.
 
+use std::sync::Arc;
+
 use rmp::Marker;
 
+use crate::base::shared_bytes::{Received, SharedBytes};
 use crate::wire::WireError;
 
 /// A position in MessagePack bytes, and whether everything so far was as [`super::writer::Writer`]
@@ -14,6 +17,8 @@ use crate::wire::WireError;
 pub struct Reader<'a> {
     rest: &'a [u8],
     canonical: bool,
+    /// What `rest` is the end of, if parts of it can be kept without a copy.
+    whole: Option<&'a Arc<Vec<u8>>>,
 }
 
 /// One item: a scalar whole, or the head of a container whose items follow.
@@ -46,7 +51,28 @@ pub enum Item<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, canonical: true }
+        Self { rest: bytes, canonical: true, whole: None }
+    }
+
+    /// The same in a message that may be kept.
+    pub(crate) fn of(message: Received<'a>) -> Self {
+        let whole = match message {
+            Received::Lent(_) => None,
+            Received::Shared(whole) => Some(whole),
+        };
+        Self { whole, ..Self::new(message.bytes()) }
+    }
+
+    /// The bytes from `start`, which was the rest before, up to the rest of now.
+    pub(super) fn since(&self, start: &[u8]) -> SharedBytes {
+        let len = start.len() - self.rest.len();
+        match self.whole {
+            None => start[..len].to_vec().into(),
+            Some(whole) => {
+                let at = whole.len() - start.len();
+                SharedBytes::part(whole, at..at + len)
+            }
+        }
     }
 
     /// What has not been read yet.

@@ -50,7 +50,7 @@ pub fn check(bytes: Vec<u8>) -> Result<EncodedValue, WireError> {
 
 impl Encode for EncodedValue {
     fn encode(&self, writer: &mut Writer) {
-        writer.encoded(self.as_bytes());
+        writer.shared(self.shared());
     }
 }
 
@@ -60,14 +60,13 @@ impl Decode for EncodedValue {
         let mut walk = Walk::over(Reader::new(start));
         walk.finish()?;
         let behind = walk.into_reader();
-        let len = start.len() - behind.rest().len();
-        let value = if behind.is_canonical() {
-            EncodedValue::from_checked(start[..len].to_vec())
-        } else {
-            write_anew(Reader::new(start))?
-        };
+        let is_canonical = behind.is_canonical();
         reader.join(behind);
-        Ok(value)
+        if is_canonical {
+            Ok(EncodedValue::from_checked(reader.since(start)))
+        } else {
+            write_anew(Reader::new(start))
+        }
     }
 }
 

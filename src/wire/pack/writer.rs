@@ -3,6 +3,7 @@
 
 use rmp::encode;
 
+use crate::base::shared_bytes::{OutMessage, SharedBytes};
 use crate::base::spare;
 
 /// Writing into a `Vec` cannot fail; `rmp` merely has a `Result` because other writers can.
@@ -14,17 +15,37 @@ fn infallible<T, E>(result: Result<T, E>) {
 #[derive(Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
+    /// Of a message: may take a large part as it is, and where it stands between the others.
+    is_message: bool,
+    part: Option<(usize, SharedBytes)>,
 }
 
 impl Writer {
     /// An empty buffer with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: Vec::with_capacity(capacity) }
+        Self { bytes: Vec::with_capacity(capacity), ..Self::default() }
+    }
+
+    /// The same for a message, whose large part is not copied; [`Writer::into_message`] ends it.
+    /// Nothing that stands before that part may be changed after it, such as the head of a
+    /// container that is still open.
+    pub(crate) fn of_message(capacity: usize) -> Self {
+        Self { is_message: true, ..Self::for_message(capacity) }
+    }
+
+    /// The message that was written.
+    pub(crate) fn into_message(self) -> OutMessage {
+        let mut before = self.bytes;
+        let shared = self.part.map(|(at, part)| {
+            let behind = before.split_off(at);
+            Box::new((part, behind))
+        });
+        OutMessage { before, shared }
     }
 
     /// The same, for what is sent soon and then given back; see [`spare`].
     pub fn for_message(capacity: usize) -> Self {
-        Self { bytes: spare::buffer(capacity) }
+        Self { bytes: spare::buffer(capacity), ..Self::default() }
     }
 
     /// What was written.
@@ -104,6 +125,15 @@ impl Writer {
     /// A value that is MessagePack already.
     pub fn encoded(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The same, which is not copied if it is large and this is a message.
+    pub(crate) fn shared(&mut self, bytes: &SharedBytes) {
+        if self.is_message && self.part.is_none() && bytes.is_shared() {
+            self.part = Some((self.bytes.len(), bytes.clone()));
+        } else {
+            self.encoded(bytes);
+        }
     }
 
     /// Takes back what was written from a place on.

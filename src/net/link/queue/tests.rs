@@ -22,8 +22,14 @@ fn take(queue: &OutQueue, until: Instant) -> (TakenFrames, Vec<usize>) {
     (taken, lengths(&batch))
 }
 
+fn bytes(batch: &Batch) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    batch.frames.iter().for_each(|part| part.append_to(&mut bytes));
+    bytes
+}
+
 fn lengths(batch: &Batch) -> Vec<usize> {
-    let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
+    let bytes = bytes(batch);
     let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
     std::iter::from_fn(|| socket.read(None).expect("whole frames"))
         .map(|frame| frame.payload().len())
@@ -53,7 +59,7 @@ fn a_client_masks_what_it_sends_large_or_small() {
     }
     let mut batch = Batch::default();
     assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
-    let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
+    let bytes = bytes(&batch);
     let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
     for len in [5, JOINED_BYTES + 5] {
         let frame = socket.read(None).expect("in order").expect("whole");
@@ -250,7 +256,9 @@ fn whose_messages_are_to_be_told_of_goes_with_their_batch() {
     let queue = queue(8, 10 * JOINED_BYTES);
     let (one, other) = (TenantId::Guild(1), TenantId::User(1));
     let tell = |tenant, len| {
-        queue.push_told(FrameKind::Binary, Some(tenant), Some(tenant), vec![7; len]).expect("room");
+        queue
+            .push_told(FrameKind::Binary, Some(tenant), Some(tenant), vec![7; len].into())
+            .expect("room");
     };
     tell(one, 1);
     push(&queue, 2).expect("room");

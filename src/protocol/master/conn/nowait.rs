@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{ConnHandler, MesophyllServerConn, SentRequest, not_sent};
 use crate::base::error::DispatchError;
+use crate::base::shared_bytes::OutMessage;
 use crate::dispatch::{Refused, Request};
 use crate::net::link::{Registered, SendError};
 use crate::protocol::master::unheard::Ended;
@@ -17,7 +18,7 @@ impl MesophyllServerConn {
     pub(super) fn submit_nowait(
         &self,
         request: Request,
-        message: Vec<u8>,
+        message: OutMessage,
     ) -> Result<(), Box<Refused>> {
         let Request { tenant, id, job, deadline, answer } = request;
         let refused = |job, SentRequest { answer, .. }: SentRequest, error| {
