@@ -5,6 +5,7 @@
 //! its option. No I/O but for looking whether a directory is there.
 
 mod cluster;
+mod event_rules;
 mod values;
 
 use std::collections::BTreeSet;
@@ -16,8 +17,8 @@ use std::time::Duration;
 use crate::base::labels::labels;
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
-use crate::pool::Recycle;
 use crate::pool::process::supervisor::Policy;
+use crate::pool::{EventRules, Recycle};
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
@@ -67,6 +68,8 @@ pub struct PoolConfig {
     pub db_options: DbOptions,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
+    /// What becomes of events before any tenant gets them.
+    pub event_rules: EventRules,
     /// The workers are started from outside.
     pub external_workers: bool,
     /// Where the workers' tokens are.
@@ -283,6 +286,7 @@ impl PoolConfig {
             store_options: store_options(options)?,
             db_options: db_options(options)?,
             default_events: events(options, defaults.default_events)?,
+            event_rules: event_rules::from_options(options)?,
             external_workers,
             worker_tokens: options.option("worker-tokens").map(|(path, _)| PathBuf::from(path)),
             worker_program: options.option("worker-program").map(|(path, _)| PathBuf::from(path)),
@@ -543,6 +547,7 @@ mod tests {
             (7, DbOptions::default())
         );
         assert_eq!(config.default_events.len(), 3);
+        assert_eq!(config.event_rules, EventRules::default());
         assert_eq!(
             (config.runtime.vm_idle, config.runtime.max_vms),
             (Duration::from_secs(900), 7500)
@@ -585,6 +590,11 @@ mod tests {
             ("weight", "2"),
             ("weight", "0"),
             ("peer-source", "10.0.0.0/8"),
+            ("event-alias", "MESSAGE"),
+            ("event-alias", "=MESSAGE"),
+            ("skip-events", "A,,B"),
+            ("skip-author", "bot"),
+            ("skip-author", "007"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);
             assert!(error.message.starts_with(&format!("--{name} ")), "{error}");

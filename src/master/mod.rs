@@ -173,7 +173,7 @@ impl Master {
         let table = cluster.as_ref().map(|cluster| cluster.table().clone());
         let (quarantine, counted) = (operator.quarantine().clone(), traffic.clone());
         let pool = AdmittingPool::new(Arc::new(pool), db.clone(), quarantine, counted);
-        let pool = Arc::new(pool.with_shards(table.clone()));
+        let pool = Arc::new(pool.with_shards(table.clone()).with_rules(config.event_rules.clone()));
         let messages = Messages::new(pool.clone(), db.clone(), table);
         let shop = ShopUpdates::start(pool.clone(), db.clone(), cluster.is_none())
             .map_err(MasterError::Io)?;

@@ -15,8 +15,9 @@ use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Refused, Request, RequestId};
 use crate::store::{DbState, Standing};
-use crate::wire::data::TenantId;
+use crate::wire::data::{EncodedValue, TenantId};
 
+use super::event_rules::EventRules;
 use super::observe::quarantine::Quarantine;
 use super::observe::traffic::Traffic;
 
@@ -28,6 +29,7 @@ pub struct AdmittingPool {
     traffic: Arc<Traffic>,
     /// `None`: every tenant is this master's.
     shards: Option<Arc<ShardTable>>,
+    rules: EventRules,
 }
 
 impl AdmittingPool {
@@ -39,12 +41,17 @@ impl AdmittingPool {
         quarantine: Arc<Quarantine>,
         traffic: Arc<Traffic>,
     ) -> Self {
-        Self { pool, db, quarantine, traffic, shards: None }
+        Self { pool, db, quarantine, traffic, shards: None, rules: EventRules::default() }
     }
 
     /// The same for a master that has only the tenants of some shards.
     pub fn with_shards(self, shards: Option<Arc<ShardTable>>) -> Self {
         Self { shards, ..self }
+    }
+
+    /// The same, with these rules for events.
+    pub fn with_rules(self, rules: EventRules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event
@@ -97,6 +104,14 @@ impl WorkerLike for AdmittingPool {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        if let Job::Dispatch(event) = &mut request.job
+            && !self.rules.apply(event)
+        {
+            self.traffic.skipped.inc();
+            request.answer.mark_not_subscribed();
+            request.answer.send(Ok(EncodedValue::null()));
+            return Ok(());
+        }
         let Request { tenant, ref job, deadline, .. } = request;
         let (kind, now) = (JobKind::of(&request), Instant::now());
         let mut observed = Observed::new(self.traffic.clone(), tenant, kind, job.name(), now);

@@ -9,6 +9,7 @@
 mod admission;
 mod board;
 mod broadcast;
+mod event_rules;
 mod managed;
 mod messages;
 mod observe;
@@ -29,6 +30,7 @@ pub use broadcast::{
     BroadcastError, BroadcastOrder, BroadcastOutcome, BroadcastReport, BroadcastState, Broadcasts,
     HaveVms,
 };
+pub use event_rules::EventRules;
 pub use managed::Managed;
 pub use messages::{ForwardMessage, Messages};
 pub use observe::quarantine::{Quarantine, Quarantined};

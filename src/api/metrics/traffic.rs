@@ -41,6 +41,11 @@ pub(super) fn show(
             }
         }
     }
+    exposition.one_counter(
+        "mesophyll_events_skipped_total",
+        "Events that --skip-events or --skip-author kept from every tenant.",
+        Some(figures.traffic.skipped.get()),
+    );
     exposition.one_gauge(
         "mesophyll_quarantined_tenants",
         "Tenants that are quarantined now.",

@@ -20,6 +20,9 @@ const NEVER: &str = "never";
 /// The values of what `master` and `replay` run with.
 pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
     let (policy, recycle, quota) = (config.policy, config.recycle, &config.db_options.quota);
+    let rules = &config.event_rules;
+    let aliases: Vec<String> =
+        rules.aliases.iter().map(|(old, new)| format!("{old}={new}")).collect();
     let mut values = vec![
         ("mode", config.mode.as_str().to_owned()),
         ("workers", config.workers.to_string()),
@@ -55,6 +58,9 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
             config.worker_program.as_deref().map_or("this program".to_owned(), path),
         ),
         ("default-events", list(config.default_events.iter())),
+        ("event-alias", list(aliases.iter())),
+        ("skip-events", list(rules.skipped.iter())),
+        ("skip-author", rules.skipped_author.clone().unwrap_or(NONE.to_owned())),
         ("log", config.log.as_str().to_lowercase()),
         ("log-format", config.log_format.as_str().to_owned()),
     ];

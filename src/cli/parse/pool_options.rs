@@ -144,6 +144,13 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
         "D",
         "start a worker anew at about such an age (default: never)",
     ),
+    OptionSpec::list("event-alias", "OLD=NEW", "events named OLD are named NEW for all tenants"),
+    OptionSpec::value("skip-events", "LIST", "events that no tenant gets (default: none)"),
+    OptionSpec::value(
+        "skip-author",
+        "ID",
+        "user whose events no tenant gets, such as the bot's own (default: none)",
+    ),
     OptionSpec::list(
         "trusted-source",
         "CIDR",

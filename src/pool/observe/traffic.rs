@@ -14,6 +14,7 @@ use crate::base::labels::{Grid, labels};
 use crate::base::limits::{
     PENDING_MAX, TENANT_UNANSWERED_MAX, TENANT_UNHEARD_MAX, UNANSWERED_BYTES,
 };
+use crate::base::metrics::Counter;
 use crate::base::sync::Lock;
 use crate::dispatch::{JobKind, Observed, Observer};
 use crate::wire::data::sharding::{Shard, ShardSet, worker_for};
@@ -116,6 +117,8 @@ pub struct Traffic {
     workers: Vec<WorkerTraffic>,
     busiest: Busiest,
     errors: RecentErrors,
+    /// Events that were for no tenant, by [`EventRules`](crate::pool::EventRules).
+    pub skipped: Counter,
 }
 
 impl Traffic {
@@ -125,6 +128,7 @@ impl Traffic {
             workers: (0..workers.max(1)).map(|_| WorkerTraffic::default()).collect(),
             busiest: Busiest::new(Instant::now()),
             errors: RecentErrors::default(),
+            skipped: Counter::default(),
         }
     }
 
