@@ -75,8 +75,8 @@ fn a_vm_is_small_before_its_template_does_anything() {
         "a VM: {live} bytes of objects, {pages} of pages, {each} resident; made in {took:?}, closed in {closing:?}"
     ));
     ticker.stop();
-    assert!(live < 112_000, "{live}");
-    assert!(pages < 800_000, "{pages}");
+    assert!(live < 97_000, "{live}");
+    assert!(pages < 160_000, "{pages}");
 }
 
 #[test]
