@@ -58,6 +58,13 @@ fn shape(schema: &Value) -> String {
     }
 }
 
+/// The shape of a body, or its media type where it is not JSON.
+fn content(of: &Value) -> Option<String> {
+    let (media, content) = of["content"].as_object()?.iter().next()?;
+    let schema = &content["schema"];
+    Some(if schema.is_object() { shape(schema) } else { format!("`{media}`") })
+}
+
 fn route(route: &Route<Endpoint>, operation: &Value) -> String {
     let summary = operation["summary"].as_str().unwrap_or_default();
     let mut lines =
@@ -65,15 +72,12 @@ fn route(route: &Route<Endpoint>, operation: &Value) -> String {
     let queries =
         operation["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "query");
     lines.extend(queries.map(|one| format!("- `?{}=`: {}", shape(&one["name"]), said(one))));
-    let body = operation.pointer("/requestBody/content/application~1json/schema");
-    lines.extend(body.map(|body| format!("- Body: {}", shape(body))));
+    let body = content(&operation["requestBody"]);
+    lines.extend(body.map(|body| format!("- Body: {body}")));
     let answers = operation["responses"].as_object().into_iter().flatten();
     lines.extend(answers.filter(|(status, _)| status.starts_with('2')).map(|(status, answer)| {
-        match answer["content"].as_object().and_then(|content| content.iter().next()) {
-            Some((_, content)) if content["schema"].is_object() => {
-                format!("- {status}: {}", shape(&content["schema"]))
-            }
-            Some((media, _)) => format!("- {status}: `{media}`"),
+        match content(answer) {
+            Some(content) => format!("- {status}: {content}"),
             None => format!("- {status}, without a body"),
         }
     }));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::admission::Permit;
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
-use super::{Api, Call, flag, token};
+use super::{Api, Call, InternalEndpoint, flag, token};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::Job;
@@ -64,19 +64,30 @@ pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Respons
 
 /// The author of an event: the caller, or a user that the caller names and may act for.
 pub(super) fn author(call: &Call<'_>, fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    let author = author_of(call.caller, fields)?;
+    if let (Some(author), Some(caller)) = (&author, call.caller)
+        && *author != caller.user_id.to_string()
+    {
+        log::debug!(request_id = call.id.as_str(); "{:?} ({}): {author} via {}", call.head, call.id, caller.user_id);
+    }
+    Ok(author)
+}
+
+/// As [`author`], of a caller.
+pub(super) fn author_of(
+    caller: Option<InternalEndpoint>,
+    fields: &mut Fields<'_>,
+) -> Result<Option<String>, ApiError> {
     const WHAT: &str = "a user's id, a decimal number as a string";
     let named: Option<String> = fields.optional("author", WHAT)?;
-    let Some(caller) = call.caller else { return Ok(None) };
+    let Some(caller) = caller else { return Ok(None) };
     let Some(named) = named else { return Ok(Some(caller.user_id.to_string())) };
     let author = token::decimal(&named)
         .map_err(|_| ApiError::bad_request(format!("the field \"author\" is not {WHAT}")))?;
-    if author != caller.user_id {
-        if !caller.acts_as_any {
-            let message = "the token is for its own user only: `mesophyll token --act-as-any` mints one that may name \
-                another user as the author";
-            return Err(ApiError::new(Code::Restricted, message));
-        }
-        log::debug!(request_id = call.id.as_str(); "{:?} ({}): {author} via {}", call.head, call.id, caller.user_id);
+    if author != caller.user_id && !caller.acts_as_any {
+        let message = "the token is for its own user only: `mesophyll token --act-as-any` mints one that may name \
+            another user as the author";
+        return Err(ApiError::new(Code::Restricted, message));
     }
     Ok(Some(author.to_string()))
 }

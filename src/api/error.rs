@@ -103,7 +103,11 @@ impl ApiError {
         self.sent
     }
 
-    #[cfg(test)]
+    /// Of an event in a line that was refused before it was dispatched; named as in a replay.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.code == Code::Restricted { "refused" } else { "bad_input" }
+    }
+
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -246,6 +250,19 @@ mod tests {
                 (error.status, error.code, error.sent, error.message()),
                 (status, code, sent, "why")
             );
+        }
+    }
+
+    #[test]
+    fn codes_are_written_as_the_contract_names_them() {
+        let table = "NoAuthToken 401, InvalidToken 401, Restricted 403, Banned 403, Quarantined 403, NotFound 404, \
+            BadRequest 400, MethodNotAllowed 405, Conflict 409, TooLarge 413, Refused 422, ScriptError 422, Busy 503, \
+            NoWorker 503, Unavailable 503, NotOwner 421, Deadline 504, OutcomeUnknown 502, InternalError 500";
+        let ours: Vec<_> =
+            Code::ALL.iter().map(|code| format!("{code:?} {}", code.status())).collect();
+        assert_eq!(ours.join(", "), table);
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_string(&code).expect("JSON"), format!("\"{code:?}\""));
         }
     }
 }

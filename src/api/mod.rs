@@ -15,6 +15,7 @@ mod broadcast;
 mod cluster;
 mod dispatch;
 mod error;
+mod events;
 mod feed;
 mod global_kv;
 mod health;

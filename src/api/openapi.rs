@@ -62,9 +62,12 @@ fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
             RouteAccess::Token => json!([{ "internalToken": [] }]),
         },
     });
-    if let Some(schema) = said.get("body") {
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    if let Some(body) = said.get("body") {
+        let content = match body {
+            Value::String(media) => json!({ media: {} }),
+            schema => json!({ "application/json": { "schema": schema } }),
+        };
+        operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation
 }

@@ -46,9 +46,19 @@ pub(super) fn deadline(call: &Call<'_>) -> Result<Option<Duration>, ApiError> {
     let Some(text) = call.head.query("deadline_ms") else { return Ok(None) };
     let millis =
         text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    deadline_of(millis).map(Some)
+}
+
+/// The same of a line of events.
+pub(super) fn deadline_in(fields: &mut Fields<'_>) -> Result<Option<Duration>, ApiError> {
+    let millis: Option<Whole> = fields.optional("deadline_ms", "a number")?;
+    millis.map(|Whole(millis)| deadline_of(u64::try_from(millis).ok())).transpose()
+}
+
+fn deadline_of(millis: Option<u64>) -> Result<Duration, ApiError> {
     let deadline = millis.map(Duration::from_millis);
     match deadline.filter(|deadline| !deadline.is_zero() && *deadline <= DISPATCH_DEADLINE_MAX) {
-        Some(deadline) => Ok(Some(deadline)),
+        Some(deadline) => Ok(deadline),
         None => Err(ApiError::bad_request(format!(
             "deadline_ms is a number from 1 to {}",
             DISPATCH_DEADLINE_MAX.as_millis()

@@ -3,8 +3,8 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, broadcast, cluster, dispatch, feed, global_kv, health, kv, log_level,
-    message, metrics, openapi, page, scripts, status, tenants, workers,
+    Api, Call, backup, broadcast, cluster, dispatch, events, feed, global_kv, health, kv,
+    log_level, message, metrics, openapi, page, scripts, status, tenants, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
@@ -214,6 +214,10 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     get("/openapi.json", Endpoint::new(RouteAccess::Anyone, &[], &[], openapi::openapi)),
     post("/i/dispatch-event/{guild_id}", DISPATCH),
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
+    post(
+        "/i/dispatch-events",
+        Endpoint::new(RouteAccess::Token, &[], &[Code::TooLarge], events::dispatch_events),
+    ),
     post("/i/message/{tenant_type}/{tenant_id}", MESSAGE),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
     post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),

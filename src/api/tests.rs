@@ -11,7 +11,7 @@ use super::metrics::Figures;
 use super::openapi::errors;
 use super::token::{Secret, mint, mint_acting};
 use super::waits::Waits;
-use super::{Api, ApiCluster, ApiConfig, Code, InternalApi, ROUTES, Readiness};
+use super::{Api, ApiCluster, ApiConfig, InternalApi, ROUTES, Readiness};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
@@ -29,6 +29,7 @@ use crate::wire::pack::value;
 
 mod cluster;
 mod data;
+mod events;
 mod load;
 mod messages;
 mod page;
@@ -684,17 +685,5 @@ fn health_needs_no_token_and_says_how_the_workers_are() {
             .collect();
         assert_eq!(body["workers"], serde_json::Value::Array(workers));
         assert!(!fixture.ask("GET", "/readyz", "", b"").text().contains("workers"));
-    }
-}
-
-#[test]
-fn codes_are_written_as_the_contract_names_them() {
-    let table = "NoAuthToken 401, InvalidToken 401, Restricted 403, Banned 403, Quarantined 403, NotFound 404, \
-        BadRequest 400, MethodNotAllowed 405, Conflict 409, TooLarge 413, Refused 422, ScriptError 422, Busy 503, \
-        NoWorker 503, Unavailable 503, NotOwner 421, Deadline 504, OutcomeUnknown 502, InternalError 500";
-    let ours: Vec<_> = Code::ALL.iter().map(|code| format!("{code:?} {}", code.status())).collect();
-    assert_eq!(ours.join(", "), table);
-    for code in Code::ALL {
-        assert_eq!(serde_json::to_string(&code).expect("JSON"), format!("\"{code:?}\""));
     }
 }

@@ -69,6 +69,9 @@ pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
 /// nothing of it: a ban is for the tenant that fills its share.
 pub const API_TENANT_SHARE: u64 = 4;
 
+/// Limit: of one request with many events so many are under way at once; the next ones wait.
+pub const API_EVENTS_UNDER_WAY: usize = 128;
+
 /// Bodies and answers of the internal API up to this size always find room: they have 4 MiB in all
 /// connections together.
 pub const API_SMALL_BYTES: u64 = 16 * 1024;

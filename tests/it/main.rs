@@ -52,6 +52,8 @@ mod db_http2;
 #[cfg(feature = "worker")]
 mod db_routes;
 #[cfg(feature = "luau")]
+mod dispatch_events;
+#[cfg(feature = "luau")]
 mod event_rules;
 #[cfg(feature = "luau")]
 mod faults;
