@@ -80,8 +80,10 @@ impl Runner<'_> {
             let cold_start = |role: Role, side: Side| {
                 let measure = move |_: usize, _: Duration| {
                     let begun = Instant::now();
-                    let _pair = Pair::start(spec(side, 1, Some(database)))?;
-                    Ok(ms(begun.elapsed()))
+                    let pair = Pair::start(spec(side, 1, Some(database)))?;
+                    let took = begun.elapsed();
+                    pair.end();
+                    Ok(ms(took))
                 };
                 Contestant { role, measure: Box::new(measure) as _ }
             };

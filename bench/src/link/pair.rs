@@ -178,6 +178,12 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Ends the processes in order. A master of ours that is killed leaves its lease on the database
+    /// behind, which the next one would wait for.
+    pub fn end(mut self) {
+        self.workers.iter_mut().chain([&mut self.master]).for_each(Process::end);
+    }
+
     fn start_worker(&self, id: usize) -> Result<Process, String> {
         let token = self.tokens.get(id).ok_or("a worker without a token")?;
         let (name, kind) = (self.spec.side.name(), if self.spec.is_luau { "luau" } else { "echo" });
@@ -284,10 +290,10 @@ impl Drop for Pair {
     }
 }
 
-/// A process of this program that answers lines; dropping it kills it.
+/// A process of this program that answers lines until its stdin ends; dropping it kills it.
 struct Process {
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -305,17 +311,24 @@ impl Process {
         let mut child = command.spawn().map_err(failed)?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(stdin), Some(stdout)) => {
-                Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+                Ok(Self { child, stdin: Some(stdin), stdout: BufReader::new(stdout) })
             }
             _ => Err("a process without its pipes".to_owned()),
         }
     }
 
     fn ask(&mut self, line: &str) -> Result<String, String> {
-        writeln!(self.stdin, "{line}")
-            .and_then(|()| self.stdin.flush())
+        let stdin = self.stdin.as_mut().ok_or("it has been ended")?;
+        writeln!(stdin, "{line}")
+            .and_then(|()| stdin.flush())
             .map_err(|error| error.to_string())?;
         self.line()
+    }
+
+    /// Lets it end by itself.
+    fn end(&mut self) {
+        self.stdin = None;
+        let _ = self.child.wait();
     }
 
     fn line(&mut self) -> Result<String, String> {
