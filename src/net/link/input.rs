@@ -198,6 +198,10 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 
 impl Frames {
     fn next(&self, bytes: &[u8]) -> NextFrame {
+        // Mostly, as the reader looks again after each batch.
+        if bytes.is_empty() {
+            return NextFrame::Partial;
+        }
         let mut cursor = Cursor::new(bytes);
         let (header, len) = match FrameHeader::parse(&mut cursor) {
             Ok(Some(parsed)) => parsed,
