@@ -190,33 +190,35 @@ fn check_within(session: &mut PgSession) -> Result<Result<(), OpenError>, Sessio
     if !matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
         return Ok(Err(OpenError::Foreign("the database's encoding is not UTF8")));
     }
-    if let Some(table) = missing(session)? {
-        return Ok(Err(OpenError::NotMigrated(table)));
+    match wrong_table(session)? {
+        Some((table, true)) => Ok(Err(OpenError::NotMigrated(table))),
+        Some((table, false)) => Ok(Err(OpenError::Foreign(table))),
+        None => Ok(newer(session)?.map_or(Ok(()), Err)),
     }
-    for (table, columns) in TABLES {
-        let has: i64 = session
-            .first(
-                "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass($1::text) AND attnum > 0
-                     AND NOT attisdropped AND attname = ANY (string_to_array($2, ', '))",
-                &[table, columns],
-            )?
-            .map_or(Ok(0), |row| row.try_get(0))?;
-        if usize::try_from(has) != Ok(columns.split(", ").count()) {
-            return Ok(Err(OpenError::Foreign(table)));
-        }
-    }
-    Ok(newer(session)?.map_or(Ok(()), Err))
 }
 
 /// The first table that is not there.
 fn missing(session: &mut PgSession) -> Result<Option<&'static str>, SessionFault> {
-    for (table, _) in TABLES {
-        let row = session.first("SELECT to_regclass($1::text) IS NULL", &[table])?;
-        if row.map_or(Ok(true), |row| row.try_get(0))? {
-            return Ok(Some(table));
-        }
-    }
-    Ok(None)
+    Ok(wrong_table(session)?.filter(|(_, is_missing)| *is_missing).map(|(table, _)| table))
+}
+
+/// The first table that is not there, or else that lacks a column, and which of both.
+fn wrong_table(session: &mut PgSession) -> Result<Option<(&'static str, bool)>, SessionFault> {
+    let (names, columns): (Vec<_>, Vec<_>) = TABLES.iter().copied().unzip();
+    let row = session.first(
+        "SELECT at, to_regclass(name) IS NULL AS is_missing
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t (name, columns, at)
+         WHERE cardinality(string_to_array(columns, ', ')) <> (
+             SELECT count(*) FROM pg_attribute
+             WHERE attrelid = to_regclass(name) AND attnum > 0 AND NOT attisdropped
+                 AND attname = ANY (string_to_array(columns, ', ')))
+         ORDER BY is_missing DESC, at LIMIT 1",
+        &[&names, &columns],
+    )?;
+    let Some(row) = row else { return Ok(None) };
+    let at: i64 = row.try_get(0)?;
+    let table = usize::try_from(at - 1).ok().and_then(|at| TABLES.get(at));
+    Ok(table.map(|(name, _)| *name).zip(row.try_get(1)?))
 }
 
 fn newer(session: &mut PgSession) -> Result<Option<OpenError>, SessionFault> {
