@@ -84,6 +84,8 @@ impl Control {
         self.asked.set(self.limits.slice.is_zero());
         self.doom.set(None);
         self.raised.set(false);
+        // It is true here only after a panic.
+        self.is_undisturbed.set(false);
     }
 
     /// Why the event that ran is doomed, if it is.

@@ -24,7 +24,7 @@ use super::outside::Outside;
 use super::script_error;
 use super::script_feed::ScriptFeed;
 use super::script_log::ScriptLog;
-use super::templates::{Compiled, Templates};
+use super::templates::{Compiled, PARTIAL_LIBRARIES, Templates};
 use super::vm;
 use crate::base::limits::{
     FEED_DATA_MAX_BYTES, SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES,
@@ -176,6 +176,9 @@ impl Host {
     pub(super) fn load(&self, lua: &Lua, compiled: &Compiled) -> OrWhy<Function> {
         let code = compiled.code.as_ref().map_err(|problem| problem.to_string())?;
         let load = || -> mlua::Result<Function> {
+            if compiled.shows_libraries {
+                self.control.undisturbed(|| fill_libraries(lua))?;
+            }
             let globals = lua.create_table()?;
             globals.set_metatable(self.globals_metatable.borrow().clone())?;
             globals.set_safeenv(true);
@@ -436,8 +439,9 @@ impl Host {
             }),
             "fill" => self.callback(lua, |_, _, (library, members): (Table, Table)| {
                 library.set_readonly(false);
-                let filled =
-                    members.for_each(|name: Value, member: Value| library.raw_set(name, member));
+                let filled = members
+                    .for_each(|name: Value, member: Value| library.raw_set(name, member))
+                    .and_then(|()| library.set_metatable(None));
                 library.set_readonly(true);
                 filled
             }),
@@ -467,4 +471,12 @@ impl Host {
         let host = self.clone();
         lua.create_function(move |lua, args| run(&host, lua, args))
     }
+}
+
+/// Has the libraries that are loaded in parts be whole: to look for what is not there does it.
+fn fill_libraries(lua: &Lua) -> mlua::Result<()> {
+    PARTIAL_LIBRARIES.into_iter().try_for_each(|name| {
+        let library: Table = lua.globals().get(name)?;
+        library.get("").map(|_: Value| ())
+    })
 }

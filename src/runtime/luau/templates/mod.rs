@@ -22,6 +22,7 @@ use std::sync::Arc;
 use mlua::chunk::Compiler;
 
 pub use self::check::{Finding, check, check_file, check_source};
+use self::lexer::LuauToken;
 pub(super) use self::template_cache::TemplateCache;
 pub(super) use self::watch::{Look, Watch};
 use super::config::TemplateSource;
@@ -39,20 +40,43 @@ pub(super) struct Compiled {
     pub(super) name: Arc<str>,
     /// Bytecode, or the compiler's message with name and line.
     pub(super) code: Result<Arc<[u8]>, Arc<str>>,
+    /// It may do more with a library than use a member by its name, as with `pairs(string)`.
+    pub(super) shows_libraries: bool,
 }
+
+/// Libraries of which a VM has a part until a script uses the rest.
+pub(super) const PARTIAL_LIBRARIES: [&str; 4] = ["string", "table", "coroutine", "task"];
 
 impl Compiled {
     /// Compiles source text. `limit`: how many bytes it may have.
     pub(super) fn from_source(name: &str, source: &[u8], limit: usize) -> Self {
         let code = compile(name, source, limit).map(Arc::from);
         let code = code.map_err(|problem| Arc::from(problem.to_string()));
-        Self { name: Arc::from(name), code }
+        let shows_libraries = code.is_ok() && shows_libraries(source);
+        Self { name: Arc::from(name), code, shows_libraries }
     }
 
     /// A chunk that cannot be had, and why.
     pub(super) fn missing(name: &str, why: &str) -> Self {
-        Self { name: Arc::from(name), code: Err(Arc::from(why)) }
+        Self { name: Arc::from(name), code: Err(Arc::from(why)), shows_libraries: false }
     }
+}
+
+/// Whether a source names what holds all libraries; or one of them without the name of a member
+/// behind it, and not as a type or a member itself. There is no other way to have one as a value.
+fn shows_libraries(source: &[u8]) -> bool {
+    let tokens = lexer::tokens(without_head(source));
+    let sign = |at: Option<usize>| match at.and_then(|at| tokens.get(at)) {
+        Some((_, LuauToken::Sign(sign))) => *sign,
+        _ => "",
+    };
+    tokens.iter().enumerate().any(|(at, (_, token))| match token {
+        LuauToken::Word("_G") => true,
+        LuauToken::Word(name) if PARTIAL_LIBRARIES.contains(name) => {
+            sign(Some(at + 1)) != "." && !matches!(sign(at.checked_sub(1)), "." | ":" | "::" | "->")
+        }
+        _ => false,
+    })
 }
 
 /// A source without the byte order mark that some editors write before it, and without a first line
@@ -227,6 +251,33 @@ mod tests {
         let compiled = Compiled::from_source("lib/words", b"local x = 1\nlocal = 2", 1024);
         let problem = compiled.code.expect_err("it is wrong");
         assert!(problem.starts_with("lib/words:2: Expected identifier"), "{problem}");
+    }
+
+    #[test]
+    fn a_source_shows_a_library_that_it_has_as_a_value() {
+        let shows =
+            |source: &str| Compiled::from_source("x", source.as_bytes(), 1024).shows_libraries;
+        for source in [
+            "return pairs(string)",
+            "local t = table t.sort({})",
+            "return task.wait, coroutine",
+            "return _G.string",
+            "return table:clone()",
+            "return string..setmetatable({}, ...)",
+            "return `{string}`",
+            "return task -- .wait",
+            "return (table).sort",
+        ] {
+            assert!(shows(source), "{source}");
+        }
+        for source in [
+            "return string.format('%d', 1), table . sort, ('table')",
+            "local function f(x: string): string return x.task, x:table() end",
+            "-- string\nreturn print, 'string', [[table]], `task`",
+            "local type F = () -> string return x :: string",
+        ] {
+            assert!(!shows(source), "{source}");
+        }
     }
 
     #[test]

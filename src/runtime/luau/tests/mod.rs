@@ -12,6 +12,7 @@ mod fairness;
 mod figures;
 mod footprint;
 mod hashing;
+mod later;
 mod life;
 mod messages;
 mod outside;
