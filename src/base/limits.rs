@@ -367,8 +367,9 @@ pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// Limit: VMs of one worker that are alive at once, unless `--max-vms` says otherwise. A small one
-/// takes about 200 KiB, 1.5 GiB in all. One more takes the place of one that is idle
-/// (docs/decisions/0039); if in each of them something runs it waits for one.
+/// takes about 200 KiB, 1.5 GiB in all; at worst each holds `VM_MEMORY_MAX_BYTES`, so this bounds
+/// no memory. One more takes the place of one that is idle (docs/decisions/0039); if in each of
+/// them something runs it waits for one.
 pub const VMS_MAX: usize = 7500;
 
 /// Limit: wall time of one event (docs/templates.md); below the default deadline of a dispatch.
