@@ -51,6 +51,22 @@ fn a_library_is_a_plain_table_whatever_looks_at_it() {
 }
 
 #[test]
+fn ctx_shows_all_of_its_members_in_a_loop() {
+    let code = "local ctx, names = ..., {}
+        for name, member in ctx do
+            assert(member == ctx[name])
+            table.insert(names, name)
+        end
+        table.sort(names)
+        return table.concat(names, ' ')";
+    let names = "\"Feed GlobalKV KV Messages Runtime event log tenant\"";
+    assert_eq!(World::new().ok(code), names);
+    let pairs = "local names = {} for name in pairs((...)) do names[#names + 1] = name end
+        return names";
+    assert_eq!(World::new().ok(pairs), r#"["event"]"#);
+}
+
+#[test]
 fn an_event_after_one_that_was_killed_has_all_of_its_time() {
     let limits = LuauLimits { running: Duration::from_millis(100), ..LuauLimits::default() };
     let world = World::with(&[], limits);
