@@ -1,6 +1,6 @@
 //! What is asked and answered, on one connection and at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::peer::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2Peer, RESET, WIDE_WINDOW, frame, head,
@@ -236,6 +236,11 @@ fn a_request_taken_back_frees_its_handler() {
         }
         assert!(!peer.is_served(), "there are 32");
         streams.iter().for_each(|stream| peer.reset(*stream));
+        // Until a handler has noticed that its request was taken back, the next one is refused.
+        let until = Instant::now() + PATIENCE;
+        while !peer.is_served() {
+            assert!(Instant::now() < until, "no handler is free again");
+        }
         for _ in 0..20 {
             assert!(peer.is_served());
         }
