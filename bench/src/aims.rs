@@ -34,7 +34,7 @@ pub const AIMS: &[Aim] = &[
     Aim { case: "dispatch_tiny_64", bound: Bound::AsyncAtLeast(3.5) },
     Aim { case: "dispatch_tiny_1024", bound: Bound::AsyncAtLeast(4.0) },
     Aim { case: "dispatch_2k_64", bound: Bound::AsyncAtLeast(4.0) },
-    Aim { case: "nowait_tiny", bound: Bound::AsyncAtLeast(4.0) },
+    Aim { case: "nowait_tiny", bound: Bound::AsyncAtLeast(3.0) },
     Aim { case: "dispatch_10m_p50", bound: Bound::AsyncAtMost(0.8) },
     Aim { case: "api_dispatch_64", bound: Bound::AsyncAtLeast(1.5) },
     Aim { case: "cpu_per_million_tiny_64", bound: Bound::AsyncAtMost(0.3) },
