@@ -210,7 +210,9 @@ impl EventLines {
         let until = Instant::now() + pause;
         while text.len() < GATHER_BYTES {
             let first = self.under_way.first_key_value().map(|((deadline, _), _)| *deadline);
-            if first.is_none() && self.held.is_none() {
+            // One that was given up has its place until it is answered.
+            let is_full = self.given_up == API_EVENTS_UNDER_WAY && self.read < self.lines.len();
+            if first.is_none() && self.held.is_none() && !is_full {
                 return;
             }
             let now = Instant::now();

@@ -88,6 +88,27 @@ fn a_line_over_its_deadline_is_given_up_and_others_go_on() {
 }
 
 #[test]
+fn lines_that_were_given_up_hold_their_places_until_answered() {
+    let fixture = serve(config());
+    let never = r#"{"tenant":"guild:1","name":"NEVER","deadline_ms":30}"#;
+    let many = vec![never; API_EVENTS_UNDER_WAY].join("\n");
+    let body = format!("{many}\n{}", r#"{"tenant":"user:2","name":"E"}"#);
+    let mut client = fixture.connect();
+    client.send(head("POST", TARGET, &authorization(), body.len()).as_bytes());
+    client.send(body.as_bytes());
+    for _ in 0..API_EVENTS_UNDER_WAY {
+        fixture.cancelled_rx.recv_timeout(PATIENCE).expect("its deadline comes");
+    }
+    (0..API_EVENTS_UNDER_WAY).for_each(|_| drop(fixture.seen()));
+    assert!(fixture.seen_rx.try_recv().is_err(), "all places are taken");
+    let late = fixture.pool.waiting.lock().expect("a lock").remove(0);
+    late.send(Ok(value::encode(&KhronosValue::Null)));
+    assert_eq!(fixture.seen().1.name, "E");
+    let lines = lines(&client.answer_to("POST"));
+    assert_eq!(lines.len(), API_EVENTS_UNDER_WAY + 1);
+}
+
+#[test]
 fn answers_come_as_they_are_and_what_follows_waits_for_room() {
     let fixture = serve(config());
     let wait = r#"{"tenant":"guild:1","name":"WAIT"}"#;
