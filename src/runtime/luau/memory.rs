@@ -23,6 +23,10 @@ const SOFT: (i32, i32) = (200, 200);
 /// Above half of the limit: with four fifths of it alive the collector still keeps up by itself.
 const HARD: (i32, i32) = (125, 500);
 
+/// A call leaves one in so many parts of the limit free: a VM that it filled to the brim would be
+/// over its limit with its next step, such as to tell of another call that it is refused.
+const HEADROOM_SHARE: usize = 32;
+
 /// A call that is refused has the VM collected if it grew by one in so many parts of its limit
 /// since the last time, so that a script that is refused in a loop does not pay for a collection
 /// each time.
@@ -67,8 +71,9 @@ impl Pace {
     pub(super) fn has_room(&self, lua: &Lua, bytes: usize) -> bool {
         let outside = self.outside.of_scripts() + bytes;
         let is_small = outside <= CALLS_FREE_BYTES;
-        let fits = || lua.used_memory() + outside <= self.limit;
-        is_small || fits() || (outside <= self.limit && self.collect_again(lua) && fits())
+        let limit = self.limit - self.limit / HEADROOM_SHARE;
+        let fits = || lua.used_memory() + outside <= limit;
+        is_small || fits() || (outside <= limit && self.collect_again(lua) && fits())
     }
 
     /// Collects everything, unless it was done of late and there is hardly any garbage since;
