@@ -42,6 +42,11 @@ pub(super) fn dispatch_events(
     body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let (permit, lines) = api.read_body(None, body, API_BODY_MAX_BYTES)?;
+    if lines.is_empty() {
+        return Err(ApiError::bad_request(
+            "the body has a line of JSON for each event, and has none",
+        ));
+    }
     let (answers_tx, answers_rx) = bounded(API_EVENTS_UNDER_WAY);
     let events = EventLines {
         pool: api.pool.clone(),

@@ -69,7 +69,8 @@ nonsense
     assert_eq!(said, expected.map(|(line, what)| (line, what.to_owned())));
     let seen: Vec<String> = fixture.seen_rx.try_iter().map(|(_, event)| event.name).collect();
     assert_eq!(seen, ["VALUE", "SCRIPT", "E", "E", "BANNED", "LAST"]);
-    assert!(lines(&fixture.dispatch(TARGET, "")).is_empty());
+    assert!(lines(&fixture.dispatch(TARGET, "\n")).is_empty());
+    expect_error(&fixture.dispatch(TARGET, ""), 400, "BadRequest", false);
 }
 
 #[test]
