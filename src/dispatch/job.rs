@@ -168,6 +168,12 @@ impl Answer {
         self.is_subscribed = false;
     }
 
+    /// Answers that the tenant is not subscribed to the event, with null.
+    pub fn send_not_subscribed(mut self) {
+        self.mark_not_subscribed();
+        self.send(Ok(EncodedValue::null()));
+    }
+
     /// Has this job told of when it is answered, however that comes about.
     pub fn observe(&mut self, observed: Observed) {
         self.observed = Some(observed);

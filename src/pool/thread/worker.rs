@@ -17,9 +17,7 @@ use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{
-    EncodedJson, EncodedValue, IdMap, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState,
-};
+use crate::wire::data::{EncodedJson, IdMap, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -164,7 +162,7 @@ impl WorkerThread {
     }
 
     fn run(&self, request: Request) {
-        let Request { tenant, id, job, mut answer, .. } = request;
+        let Request { tenant, id, job, answer, .. } = request;
         if !self.is_loaded.load(Ordering::Acquire) {
             return answer.send(Err(DispatchError::Busy(
                 "the worker is still loading the tenant states".to_owned(),
@@ -175,8 +173,7 @@ impl WorkerThread {
             Job::Dispatch(event)
                 if event.name != SHOP_UPDATE && !self.subscriptions.wants(tenant, &event.name) =>
             {
-                answer.mark_not_subscribed();
-                answer.send(Ok(EncodedValue::null()));
+                answer.send_not_subscribed();
             }
             _ => {
                 if matches!(job, Job::DropTenant) {
