@@ -15,7 +15,7 @@ use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Refused, Request, RequestId};
 use crate::store::{DbState, Standing};
-use crate::wire::data::{EncodedValue, TenantId};
+use crate::wire::data::TenantId;
 
 use super::event_rules::EventRules;
 use super::observe::quarantine::Quarantine;
@@ -86,6 +86,25 @@ impl AdmittingPool {
         // counted.
         self.check_owner(job.tenant)
     }
+
+    /// Hands a request over that its tenant may have, counted from here to its end.
+    fn submit_admitted(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        let Request { tenant, ref job, deadline, .. } = request;
+        let (kind, now) = (JobKind::of(&request), Instant::now());
+        let mut observed = Observed::new(self.traffic.clone(), tenant, kind, job.name(), now);
+        // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
+        let is_drop = matches!(job, Job::DropTenant);
+        let admitted = if is_drop { Ok(()) } else { self.admit(&mut observed, job.bytes()) };
+        request.answer.observe(observed);
+        if let Err(error) = admitted {
+            return Err(request.refused(error));
+        }
+        self.pool.try_submit(request)?;
+        if !is_drop {
+            self.end_if_banned(tenant, deadline);
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for AdmittingPool {
@@ -104,29 +123,20 @@ impl WorkerLike for AdmittingPool {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
-        if let Job::Dispatch(event) = &mut request.job
-            && !self.rules.apply(event)
-        {
+        let Job::Dispatch(event) = &mut request.job else { return self.submit_admitted(request) };
+        if self.rules.skips(event) {
             self.traffic.skipped.inc();
-            request.answer.mark_not_subscribed();
-            request.answer.send(Ok(EncodedValue::null()));
+            request.answer.send_not_subscribed();
             return Ok(());
         }
-        let Request { tenant, ref job, deadline, .. } = request;
-        let (kind, now) = (JobKind::of(&request), Instant::now());
-        let mut observed = Observed::new(self.traffic.clone(), tenant, kind, job.name(), now);
-        // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
-        let is_drop = matches!(job, Job::DropTenant);
-        let admitted = if is_drop { Ok(()) } else { self.admit(&mut observed, job.bytes()) };
-        request.answer.observe(observed);
-        if let Err(error) = admitted {
-            return Err(request.refused(error));
-        }
-        self.pool.try_submit(request)?;
-        if !is_drop {
-            self.end_if_banned(tenant, deadline);
-        }
-        Ok(())
+        let old = self.rules.rename(event);
+        self.submit_admitted(request).map_err(|mut refused| {
+            // It comes back whole, and is renamed again if it is tried again.
+            if let (Some(old), Job::Dispatch(event)) = (old, &mut refused.request.job) {
+                event.name = old;
+            }
+            refused
+        })
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -213,6 +223,24 @@ mod tests {
             author: None,
             data: EventData::Json(EncodedJson::null()),
         }
+    }
+
+    #[test]
+    fn a_refused_event_comes_back_under_its_own_name() {
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .expect("an empty store");
+        let (db, noting) = (Arc::new(db), Arc::new(Noting::default()));
+        let mut rules = EventRules::default();
+        rules.aliases.extend([("E", "F"), ("F", "G")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        let pool =
+            AdmittingPool::new(noting, db.clone(), Arc::default(), Arc::new(Traffic::new(1)))
+                .with_rules(rules);
+        let (tenant, by) = (TenantId::Guild(1), Instant::now() + Duration::from_secs(60));
+        db.set_standing(tenant, Standing::Banned).expect("set");
+        let answer = Answer::callback(|_| ());
+        let request = Request::new(tenant, Job::Dispatch(event()), by, answer);
+        let refused = pool.try_submit(request).expect_err("banned");
+        assert_eq!(refused.request.job.name(), "E", "renamed when it is tried again, and once");
     }
 
     #[test]

@@ -17,20 +17,18 @@ pub struct EventRules {
 }
 
 impl EventRules {
-    /// Gives the event its name here; false if no tenant is to get it.
-    pub(super) fn apply(&self, event: &mut CreateEvent) -> bool {
-        if self.skipped_author.is_some() && event.author == self.skipped_author {
-            return false;
-        }
+    /// Whether no tenant is to get the event.
+    pub(super) fn skips(&self, event: &CreateEvent) -> bool {
         let alias = self.aliases.get(&event.name);
-        if self.skipped.contains(&event.name) || alias.is_some_and(|new| self.skipped.contains(new))
-        {
-            return false;
-        }
-        if let Some(new) = alias {
-            event.name.clone_from(new);
-        }
-        true
+        (self.skipped_author.is_some() && event.author == self.skipped_author)
+            || self.skipped.contains(&event.name)
+            || alias.is_some_and(|new| self.skipped.contains(new))
+    }
+
+    /// Gives the event its name here; returns the one that it had, if that is another.
+    pub(super) fn rename(&self, event: &mut CreateEvent) -> Option<String> {
+        let new = self.aliases.get(&event.name)?;
+        Some(std::mem::replace(&mut event.name, new.clone()))
     }
 }
 
@@ -52,7 +50,11 @@ mod tests {
             let data = EventData::Json(EncodedJson::null());
             let author = author.map(str::to_owned);
             let mut event = CreateEvent { name: name.to_owned(), author, data };
-            rules.apply(&mut event).then_some(event.name)
+            (!rules.skips(&event)).then(|| {
+                let old = rules.rename(&mut event);
+                assert!(old.is_none_or(|old| old == name));
+                event.name
+            })
         };
         for (old, new) in [
             ("A", Some("B")),
