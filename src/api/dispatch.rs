@@ -64,24 +64,22 @@ pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Respons
 
 /// The author of an event: the caller, or a user that the caller names and may act for.
 pub(super) fn author(call: &Call<'_>, fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
-    let author = author_of(call.caller, fields)?;
-    if let (Some(author), Some(caller)) = (&author, call.caller)
-        && *author != caller.user_id.to_string()
-    {
+    let Some(caller) = call.caller else { return Ok(None) };
+    let author = author_of(caller, fields)?;
+    if author != caller.user_id {
         log::debug!(request_id = call.id.as_str(); "{:?} ({}): {author} via {}", call.head, call.id, caller.user_id);
     }
-    Ok(author)
+    Ok(Some(author.to_string()))
 }
 
 /// As [`author`], of a caller.
 pub(super) fn author_of(
-    caller: Option<InternalEndpoint>,
+    caller: InternalEndpoint,
     fields: &mut Fields<'_>,
-) -> Result<Option<String>, ApiError> {
+) -> Result<u64, ApiError> {
     const WHAT: &str = "a user's id, a decimal number as a string";
     let named: Option<String> = fields.optional("author", WHAT)?;
-    let Some(caller) = caller else { return Ok(None) };
-    let Some(named) = named else { return Ok(Some(caller.user_id.to_string())) };
+    let Some(named) = named else { return Ok(caller.user_id) };
     let author = token::decimal(&named)
         .map_err(|_| ApiError::bad_request(format!("the field \"author\" is not {WHAT}")))?;
     if author != caller.user_id && !caller.acts_as_any {
@@ -89,7 +87,7 @@ pub(super) fn author_of(
             another user as the author";
         return Err(ApiError::new(Code::Restricted, message));
     }
-    Ok(Some(author.to_string()))
+    Ok(author)
 }
 
 /// An event; `beside` is what its message holds besides it.
