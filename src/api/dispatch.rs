@@ -46,8 +46,15 @@ pub(super) fn dispatch_event(
     Ok(if is_subscribed { response } else { response.with_header(SUBSCRIBED, "false") })
 }
 
-/// A tenant's answer. Many large ones at once may find no room; then the caller learns that much.
+/// A tenant's answer.
 pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Response, ApiError> {
+    let text = answer_text(value, &mut permit)?;
+    Ok(Response::json(200, text).holding(permit))
+}
+
+/// A tenant's answer as JSON. Many large ones at once may find no room; then the caller learns that
+/// much.
+pub(super) fn answer_text(value: &EncodedValue, permit: &mut Permit) -> Result<String, ApiError> {
     if permit.expect_answer(2 * value.as_bytes().len()).is_err() {
         return Err(ApiError::new(
             Code::Busy,
@@ -59,7 +66,7 @@ pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Respons
         ApiError::new(Code::InternalError, "the answer cannot be written as JSON").sent()
     })?;
     permit.settle_answer(text.len());
-    Ok(Response::json(200, text).holding(permit))
+    Ok(text)
 }
 
 /// The author of an event: the caller, or a user that the caller names and may act for.

@@ -11,24 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use serde_json::Value;
 
 use super::admission::Permit;
-use super::dispatch::{author_of, event_of};
+use super::dispatch::{answer_text, author_of, event_of};
 use super::error::ApiError;
 use super::request::{Fields, deadline_in};
 use super::waits::Waits;
-use super::{Api, Call, InternalEndpoint};
+use super::{Api, Call, GATHER_BYTES, InternalEndpoint};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, API_EVENTS_UNDER_WAY};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, DispatchResult, Job, Refused, Request, RequestId};
 use crate::net::http::{Body, Response};
-use crate::wire::data::{EncodedValue, TenantId};
-use crate::wire::json;
-
-/// What is answered already is written together up to about so many bytes.
-const GATHER_BYTES: usize = 64 * 1024;
+use crate::wire::data::TenantId;
+use crate::wire::json::failure_to_json;
 
 /// How often is looked whether the API has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -276,29 +272,16 @@ impl Drop for EventLines {
 }
 
 fn write_result(text: &mut String, number: u64, result: DispatchResult, permit: &mut Permit) {
-    let error = match result.map(|value| value_in_json(&value, permit)) {
+    match result.map(|value| answer_text(&value, permit)) {
         Ok(Ok(value)) => {
             let _ = writeln!(text, "{{\"line\":{number},\"ok\":{value}}}");
-            return;
         }
-        Ok(Err(why)) => return write_error(text, number, "busy", true, why),
-        Err(error) => error,
-    };
-    write_error(text, number, error.kind(), error.sent(), &error.to_string());
-}
-
-/// A large one takes room beside those of other requests.
-fn value_in_json(value: &EncodedValue, permit: &mut Permit) -> Result<String, &'static str> {
-    if permit.expect_answer(2 * value.as_bytes().len()).is_err() {
-        return Err("it ran, but too many large answers are under way to keep its own");
+        Ok(Err(error)) => write_error(text, number, "busy", true, error.message()),
+        Err(error) => write_error(text, number, error.kind(), error.sent(), &error.to_string()),
     }
-    json::value_to_json(value).map_err(|_| "it ran, but its answer cannot be written as JSON")
 }
 
 fn write_error(text: &mut String, number: u64, kind: &str, sent: bool, message: &str) {
-    let message = Value::from(message);
-    let _ = writeln!(
-        text,
-        "{{\"line\":{number},\"error\":{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}}}"
-    );
+    let failure = failure_to_json(kind, sent, message);
+    let _ = writeln!(text, "{{\"line\":{number},\"error\":{failure}}}");
 }

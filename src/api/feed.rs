@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::cluster::{HOP, Upstreams};
 use super::error::{ApiError, Code};
-use super::{Api, Call, flag};
+use super::{Api, Call, GATHER_BYTES, flag};
 use crate::base::limits::{
     FEED_KEEP, FEED_LOOK_EVERY, FEED_PEERS_MAX, FEED_TENANTS_MAX, FEEDS_MAX,
 };
@@ -17,9 +17,6 @@ use crate::base::sync::CountedPermit;
 use crate::feeds::{self, FeedFilter, FeedNews, FeedReader, Positions};
 use crate::net::http::{Body, RequestHead, Response};
 use crate::wire::data::TenantId;
-
-/// What is there already is written together up to about so many bytes.
-const GATHER_BYTES: usize = 64 * 1024;
 
 pub(super) fn feed(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     drop(api.admit_without_body(body)?);

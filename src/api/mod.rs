@@ -79,6 +79,10 @@ use self::token::Secret;
 use self::waits::Waits;
 pub(crate) use self::workers::{QuarantinedTenant, WorkerAnswer};
 
+/// Of an answer that tells of what happens, what is there already is written together up to about
+/// so many bytes.
+const GATHER_BYTES: usize = 64 * 1024;
+
 /// What is sent after the deadline of a shutdown: time to say that it is over to those that still
 /// waited.
 const FAREWELL: Duration = Duration::from_secs(1);

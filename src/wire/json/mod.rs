@@ -28,6 +28,13 @@ pub use jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};
 pub use reader::JsonError;
 pub use tagged::{value_from_json, value_to_json};
 
+/// Why an event has no result, as lines of JSON tell it: those of a replay, and of many events in
+/// one request.
+pub fn failure_to_json(kind: &str, sent: bool, message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!("{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}")
+}
+
 /// JSON text as an event's data: the sender's order of keys is kept, and of equal keys both.
 ///
 /// # Errors

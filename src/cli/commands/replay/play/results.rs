@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::dispatch::DispatchResult;
 use crate::wire::data::TenantId;
-use crate::wire::json::value_to_json;
+use crate::wire::json::{failure_to_json, value_to_json};
 
 use super::summary::ReplaySummary;
 
@@ -42,11 +42,8 @@ pub(super) fn result_line(
             text.push_str(&json);
         }
         Err(error) => {
-            let message = serde_json::Value::from(error.to_string());
-            let (kind, sent) = (error.kind(), error.sent());
-            text.push_str(&format!(
-                ",\"error\":{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}"
-            ));
+            text.push_str(",\"error\":");
+            text.push_str(&failure_to_json(error.kind(), error.sent(), &error.to_string()));
         }
     }
     text.push_str(&format!(",\"ms\":{:.2}}}\n", took.as_secs_f64() * 1000.0));
