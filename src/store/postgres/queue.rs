@@ -42,9 +42,10 @@ struct Inner {
     /// The same of lanes whose next operation is a get. While a statement of gets is under way they
     /// wait for its end, and go together then.
     ready_gets: VecDeque<LaneId>,
-    /// Statements of gets that are under way, beyond the only one if some have waited for long.
+    /// Statements of gets that are under way.
     gets: usize,
-    gets_at_once: usize,
+    /// Gets have waited for long: one more of these may go.
+    may_go: bool,
     /// The two lines take turns.
     was_get: bool,
     waiting: usize,
@@ -129,7 +130,10 @@ impl Queue {
         loop {
             if let Some((mut jobs, lanes)) = inner.pop_together(|access| self.at_once(access)) {
                 let are_gets = jobs.first_mut().is_some_and(is_get);
-                inner.gets += usize::from(are_gets);
+                if are_gets {
+                    inner.gets += 1;
+                    inner.may_go = false;
+                }
                 inner.wake_for_next();
                 return Taken::Jobs(jobs, PgLaneTurn { queue: self, lanes, are_gets });
             }
@@ -161,7 +165,7 @@ impl Queue {
     /// Gets have waited for long: those under way may be held up, and a statement more may go.
     pub(super) fn let_gets_go(&self) {
         let mut inner = self.inner.lock();
-        inner.gets_at_once = inner.gets + 1;
+        inner.may_go = true;
         inner.wake_for_next();
     }
 
@@ -213,7 +217,7 @@ impl Inner {
 
     /// The line of which the next operation comes: whether it is that of gets.
     fn next_line(&self) -> Option<bool> {
-        let may_get = !self.ready_gets.is_empty() && self.gets < self.gets_at_once.max(1);
+        let may_get = !self.ready_gets.is_empty() && (self.gets == 0 || self.may_go);
         let is_get = may_get && (self.ready.is_empty() || !self.was_get);
         (is_get || !self.ready.is_empty()).then_some(is_get)
     }
@@ -301,7 +305,7 @@ impl Drop for PgLaneTurn<'_> {
         let mut inner = self.queue.inner.lock();
         if self.are_gets {
             inner.gets -= 1;
-            inner.gets_at_once = 1;
+            inner.may_go = false;
         }
         for id in &self.lanes {
             let Some(lane) = inner.lanes.get_mut(id) else { continue };
