@@ -240,7 +240,7 @@ impl ServerMessage {
                 Self::encode_script(*id, name, code, event, *req_id).into_vec()
             }
             _ => {
-                let mut writer = Writer::for_message(AROUND_BYTES);
+                let mut writer = Writer::reusing(AROUND_BYTES);
                 Encode::encode(self, &mut writer);
                 writer.into_bytes()
             }

@@ -30,7 +30,7 @@ impl Writer {
     /// Nothing that stands before that part may be changed after it, such as the head of a
     /// container that is still open.
     pub(crate) fn of_message(capacity: usize) -> Self {
-        Self { is_message: true, ..Self::for_message(capacity) }
+        Self { is_message: true, ..Self::reusing(capacity) }
     }
 
     /// The message that was written.
@@ -43,8 +43,8 @@ impl Writer {
         OutMessage { before, shared }
     }
 
-    /// The same, for what is sent soon and then given back; see [`spare`].
-    pub fn for_message(capacity: usize) -> Self {
+    /// As [`Writer::with_capacity`], for what is sent soon and then given back; see [`spare`].
+    pub fn reusing(capacity: usize) -> Self {
         Self { bytes: spare::buffer(capacity), ..Self::default() }
     }
 
