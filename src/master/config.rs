@@ -27,7 +27,7 @@ pub use self::cluster::{ClusterConfig, is_master_name};
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, one_of, ruled_out, size, text, without_scheme};
+use self::values::{amount, drain_timeout, names, one_of, ruled_out, size, text, without_scheme};
 
 labels! {
     /// How the pool's workers run.
@@ -451,7 +451,7 @@ fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
 
 fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, ConfigError> {
     let given = text(options, "default-events", default);
-    let names: BTreeSet<String> = given.split(',').map(str::trim).map(str::to_owned).collect();
+    let names = names(given);
     if names.contains("") {
         return Err(wrong(
             options,

@@ -1,6 +1,6 @@
 //! The options about what becomes of events by their names and authors.
 
-use super::values::wrong;
+use super::values::{names, wrong};
 use super::{ConfigError, Options};
 use crate::base::limits::EVENT_NAME_MAX_BYTES;
 use crate::pool::EventRules;
@@ -19,7 +19,7 @@ pub(super) fn from_options(options: &impl Options) -> Result<EventRules, ConfigE
         }
     }
     if let Some((given, _)) = options.option("skip-events") {
-        rules.skipped = given.split(',').map(|name| name.trim().to_owned()).collect();
+        rules.skipped = names(given);
         if !rules.skipped.iter().all(|name| is_name(name)) {
             return Err(wrong(
                 options,

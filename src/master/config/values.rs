@@ -1,6 +1,7 @@
 //! What the value of an option means: spans of time, numbers, addresses,
 //! words.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -28,6 +29,11 @@ fn parse_span_or_zero(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(ms).map(Duration::from_millis)
+}
+
+/// The names of a list with commas between them.
+pub(super) fn names(list: &str) -> BTreeSet<String> {
+    list.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
 /// A span option with its default.
