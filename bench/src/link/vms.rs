@@ -26,7 +26,7 @@ const MANY_TENANTS: u64 = 10_000;
 /// Tenants whose VMs are there and idle when memory is looked at.
 const IDLE_TENANTS: u64 = 2000;
 
-/// Events under way at once: enough that nobody sleeps between two.
+/// Events under way at once: enough that no thread sleeps between two.
 const IN_FLIGHT: usize = 64;
 
 /// Each tenant's first event and more, on a slow machine too.
