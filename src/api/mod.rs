@@ -60,8 +60,7 @@ use crate::base::limits::{
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::router::{self, Found, PathParams};
 use crate::net::http::{
-    Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead,
-    Response,
+    Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, RequestHead, Response,
 };
 use crate::net::stream::Peer;
 use crate::store::DbState;
@@ -357,7 +356,7 @@ impl Api {
 }
 
 impl Handler for Api {
-    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Response {
         let id = RequestName::of(head);
         let answer = self.answer(head, &id, body);
         log_answer(head, &id, answer.as_ref());
@@ -371,7 +370,6 @@ impl Handler for Api {
         response
             .with_header("Cache-Control", "no-store")
             .with_header(request_id::HEADER, id.as_str())
-            .into()
     }
 
     fn refuse(&self, refusal: &Refusal, peer: Peer) -> Response {

@@ -19,7 +19,7 @@ use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, Req
 use crate::feeds::Feeds;
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
-use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
+use crate::net::http::{Body, Handler, HttpLimits, Method, RequestHead, ResponseBody};
 use crate::pool::{Broadcasts, Messages, Operator, Quarantine};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
@@ -621,10 +621,7 @@ fn other_sources_are_refused_whatever_they_ask() {
         let api = Api::new(config, pool, states, db, Arc::new(Waits::new()));
         let peer: SocketAddr = peer.parse().expect("an address");
         let response = match RequestHead::parse(request, peer) {
-            Ok(head) => match api.handle(&head, &mut Body::from_bytes(b"")) {
-                Reply::Response(response) => response,
-                Reply::Upgrade(_) => panic!("nothing here is upgraded"),
-            },
+            Ok(head) => api.handle(&head, &mut Body::from_bytes(b"")),
             Err(refusal) => api.refuse(&refusal, peer.into()),
         };
         let ResponseBody::Bytes(body) = response.body else { panic!("it is short") };

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mesophyll::base::shared_bytes::Received;
-use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, RequestHead, Response};
 use mesophyll::net::link::{
     self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, Service,
     close_code,
@@ -105,22 +105,19 @@ struct EchoRoutes {
 }
 
 impl Handler for EchoRoutes {
-    fn handle(&self, head: &RequestHead, _: &mut Body<'_>) -> Reply {
-        let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
-        let headers =
-            names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
-        let upgrade = match link::accept(headers) {
+    fn handle(&self, head: &RequestHead, _: &mut Body<'_>) -> Response {
+        let upgrade = match link::accept(head.upgrade_headers()) {
             Ok(upgrade) => upgrade,
-            Err(error) => return Response::text(426, &error.to_string()).into(),
+            Err(error) => return Response::text(426, &error.to_string()),
         };
         let (limits, links) = (self.limits.clone(), Arc::clone(&self.links));
-        Reply::Upgrade(Box::new(move |socket, already_read| {
+        Response::upgrade(move |socket, already_read| {
             let started = upgrade
                 .start("echo", socket, already_read, &limits, |_| Echoer::default().service());
             let mut links = links.lock().expect("no panic while it was held");
             links.retain(|link| !link.is_finished());
             links.extend(started);
-        }))
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
 #[cfg(feature = "http2")]
 use super::http2;
 use super::registry::{ConnectionSlot, Doing};
-use super::response::{self, Reply, Response, ResponseBody, ResponseFraming};
+use super::response::{self, Response, ResponseBody, ResponseFraming, UpgradeCallback};
 use super::server::HttpShared;
 use super::socket::Socket;
 use crate::net::stream::{Peer, Stream};
@@ -64,7 +64,7 @@ enum After {
     KeepOpen,
     Close,
     Gone,
-    HandOver(Box<dyn FnOnce(Stream, Vec<u8>) + Send>),
+    HandOver(UpgradeCallback),
 }
 
 impl Connection {
@@ -172,17 +172,16 @@ impl Connection {
             awaits_invitation: framing.expects_continue,
             is_broken: false,
         };
-        let reply = super::ask(&*handler, head, &mut body);
+        let answer = super::ask(&*handler, head, &mut body);
         let (unread, is_broken, awaits_invitation) =
             (body.left, body.is_broken, body.awaits_invitation);
-        let response = match reply {
-            Ok(Reply::Response(response)) => response,
-            Ok(Reply::Upgrade(_)) if unread > 0 || is_broken => {
-                self.worded(Refusal::new(400, "an upgrade cannot have a body")).closing()
+        let mut response = answer.unwrap_or_else(|refusal| self.worded(refusal).closing());
+        if let Some(callback) = response.upgrade.take() {
+            if unread == 0 && !is_broken {
+                return After::HandOver(callback);
             }
-            Ok(Reply::Upgrade(callback)) => return After::HandOver(callback),
-            Err(refusal) => self.worded(refusal).closing(),
-        };
+            response = self.worded(Refusal::new(400, "an upgrade cannot have a body")).closing();
+        }
         let closes = framing.closes
             || response.closes()
             // Bytes of a body that was not measured would be read as the next request.

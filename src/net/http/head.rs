@@ -122,6 +122,12 @@ impl RequestHead {
         self.header_values(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// The headers by which a request asks to become a WebSocket.
+    pub fn upgrade_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
+        names.into_iter().filter_map(|name| Some((name, self.header(name)?.as_bytes())))
+    }
+
     /// Whether a comma-separated header, such as `Connection`, holds this token (any case).
     pub fn header_has_token(&self, name: &str, token: &str) -> bool {
         self.header_values(name)

@@ -28,7 +28,7 @@ mod target;
 
 pub use body::{Body, BodyError};
 pub use head::{Method, Refusal, RequestHead};
-pub use response::{Reply, Response, ResponseBody};
+pub use response::{Response, ResponseBody};
 pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,7 +45,7 @@ pub trait Handler: Send + Sync {
     /// # Blocks
     /// As long as the handler likes; a handler that waits has a wake-up of its own, since a
     /// server's shutdown can end its socket but not the handler.
-    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply;
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Response;
 
     /// How to word the refusal of something that never became a request, such as a malformed head.
     /// The connection is closed after it. Called on the acceptor's thread too: it must not block.
@@ -59,9 +59,9 @@ fn ask(
     handler: &dyn Handler,
     head: &RequestHead,
     body: &mut dyn BodySource,
-) -> Result<Reply, Refusal> {
-    let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(body))));
-    reply.map_err(|payload| {
+) -> Result<Response, Refusal> {
+    let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(body))));
+    answer.map_err(|payload| {
         log::error!("the handler of {head:?} panicked: {}", panic_message(payload.as_ref()));
         Refusal::new(500, "internal error")
     })

@@ -13,25 +13,13 @@ use crate::net::stream::Stream;
 /// cost more than the record.
 const GATHER_BYTES: usize = 64 * 1024;
 
-/// A handler's decision.
-pub enum Reply {
-    /// An answer.
-    Response(Response),
-    /// The connection speaks another protocol from here on. The callback gets the socket, without
-    /// timeouts, and the bytes already read behind the head; it writes the 101 itself and returns
-    /// soon. The socket is no longer the server's.
-    Upgrade(Box<dyn FnOnce(Stream, Vec<u8>) + Send>),
-}
+/// Gets the socket of a connection that speaks another protocol from here on, without timeouts, and
+/// the bytes already read behind the head; writes the 101 itself and returns soon.
+pub(super) type UpgradeCallback = Box<dyn FnOnce(Stream, Vec<u8>) + Send>;
 
-impl From<Response> for Reply {
-    fn from(response: Response) -> Self {
-        Reply::Response(response)
-    }
-}
-
-/// An answer.
+/// What a handler answers.
 pub struct Response {
-    /// The HTTP status, from 200 on.
+    /// The HTTP status: 101 of an upgrade, else from 200 on.
     pub status: u16,
     /// `Content-Type`; empty for none.
     pub content_type: &'static str,
@@ -43,6 +31,7 @@ pub struct Response {
     unhurried: bool,
     live: bool,
     pub(super) held: Option<Box<dyn Any + Send>>,
+    pub(super) upgrade: Option<UpgradeCallback>,
 }
 
 /// The body of an answer.
@@ -66,7 +55,15 @@ impl Response {
             unhurried: false,
             live: false,
             held: None,
+            upgrade: None,
         }
+    }
+
+    /// The connection speaks another protocol from here on: `callback` gets its socket, without
+    /// timeouts, and the bytes already read behind the head; it writes the 101 itself and returns
+    /// soon. The socket is no longer the server's.
+    pub fn upgrade(callback: impl FnOnce(Stream, Vec<u8>) + Send + 'static) -> Self {
+        Self { upgrade: Some(Box::new(callback)), ..Self::empty(101) }
     }
 
     /// An answer without a body.

@@ -54,6 +54,8 @@ pub mod close_code {
     pub const GOING_AWAY: u16 = 1001;
     /// A frame broke RFC 6455.
     pub const PROTOCOL: u16 = 1002;
+    /// A message of a kind that is none of the link's.
+    pub const UNSUPPORTED: u16 = 1003;
     /// The peer closed without giving a code.
     pub const NONE_GIVEN: u16 = 1005;
     /// Messages that do not decode (protocol.md, rule 7).
@@ -179,12 +181,20 @@ impl Link {
         }
     }
 
+    /// Whether both threads have ended, at `deadline` at the latest.
+    ///
+    /// # Blocks
+    /// Until `deadline`, or the link's end if that is earlier.
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        self.threads.iter().all(|thread| thread.wait_until(deadline))
+    }
+
     /// Joins the link's threads; one that has not ended by `deadline` is aborted.
     ///
     /// # Blocks
     /// Until `deadline`, or the link's end if that is earlier.
     pub fn join_until(self, deadline: Instant) {
-        if !self.threads.iter().all(|thread| thread.wait_until(deadline)) {
+        if !self.wait_until(deadline) {
             self.sender.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
         }
         self.join();
@@ -192,7 +202,7 @@ impl Link {
 
     /// Whether both threads have ended, so that [`Link::join`] returns at once.
     pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(|thread| thread.wait_until(Instant::now()))
+        self.wait_until(Instant::now())
     }
 }
 
@@ -311,13 +321,21 @@ impl LinkSender {
         Instant::now() + self.shared.limits.write_timeout
     }
 
-    /// Queues a text message, which no worker and no master understands: for other peers, such as a
-    /// test of conformance.
+    /// Queues a text message, which no worker and no master understands: for other peers, such as
+    /// the caller of a stream.
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
     pub fn send_text(&self, text: String) -> Result<(), SendError> {
         self.push(FrameKind::Text, None, text.into_bytes().into())
+    }
+
+    /// As [`LinkSender::send_text`], in the room of a tenant.
+    ///
+    /// # Errors
+    /// As those of [`LinkSender::send`].
+    pub fn send_text_for(&self, tenant: TenantId, text: String) -> Result<(), SendError> {
+        self.push(FrameKind::Text, Some(tenant), text.into_bytes().into())
     }
 
     fn push(

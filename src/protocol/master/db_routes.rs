@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::db_figures::{DbRequest, DbRequestFigures};
 use crate::base::error::DbError;
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
-use crate::net::http::{Body, BodyError, Method, Reply, RequestHead, Response};
+use crate::net::http::{Body, BodyError, Method, RequestHead, Response};
 use crate::store::{Caller, DbState};
 use crate::wire::data::{DbAnswer, DbOp, TenantId};
 use crate::wire::db::encode_tenant_states;
@@ -49,13 +49,13 @@ pub fn handle(
     caller: Caller,
     head: &RequestHead,
     body: &mut Body<'_>,
-) -> Reply {
+) -> Response {
     let began = Instant::now();
     let mut request = DbRequest::Unread;
     let response =
         answer(db, caller, head, body, &mut request).unwrap_or_else(Failure::into_response);
     figures.record(request, response.status.into(), began.elapsed());
-    response.into()
+    response
 }
 
 fn answer(

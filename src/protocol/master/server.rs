@@ -22,9 +22,7 @@ use crate::base::sync::{CountedPermit, Lock};
 use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::feeds::Feeds;
-use crate::net::http::{
-    Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
-};
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, RequestHead, Response};
 use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
 use crate::net::stream::{Peer, Stream};
 use crate::store::{Caller, DbState};
@@ -317,7 +315,7 @@ impl ServerShared {
         Ok(id)
     }
 
-    fn upgrade(self: &Arc<Self>, worker_id: usize, head: &RequestHead) -> Reply {
+    fn upgrade(self: &Arc<Self>, worker_id: usize, head: &RequestHead) -> Response {
         if let Some(workers) = head.query("workers")
             && workers.parse() != Ok(self.config.workers)
         {
@@ -325,27 +323,23 @@ impl ServerShared {
                 "this master has {} workers; start every worker with that number",
                 self.config.workers
             );
-            return Response::text(400, &text).into();
+            return Response::text(400, &text);
         }
         if self.stopping.load(Ordering::SeqCst) {
-            return Response::text(503, "the master is stopping").into();
+            return Response::text(503, "the master is stopping");
         }
-        let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
-        let headers =
-            names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
-        match link::accept(headers) {
+        match link::accept(head.upgrade_headers()) {
             Ok(upgrade) => {
                 let shared = self.clone();
-                Reply::Upgrade(Box::new(move |socket, already_read| {
+                Response::upgrade(move |socket, already_read| {
                     shared.start_link(worker_id, upgrade, socket, already_read);
-                }))
+                })
             }
             Err(error) => {
                 let text = format!("this is a WebSocket endpoint: {error}");
                 Response::text(426, &text)
                     .with_header("Upgrade", "websocket")
                     .with_header("Sec-WebSocket-Version", "13")
-                    .into()
             }
         }
     }
@@ -467,11 +461,11 @@ impl ServerState {
 struct Routes(Arc<ServerShared>);
 
 impl Handler for Routes {
-    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Response {
         let checked = db_routes::check_endpoint(head).and_then(|()| self.0.authenticate(head));
         let worker_id = match checked {
             Ok(worker_id) => worker_id,
-            Err(response) => return response.into(),
+            Err(response) => return response,
         };
         if head.path() == "/ws" {
             self.0.upgrade(worker_id, head)

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use mesophyll::base::error::DbError;
 use mesophyll::dispatch::MessageDoor;
-use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
+use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, RequestHead, Response};
 use mesophyll::pool::WorkerDb;
 use mesophyll::protocol::{DbRequestFigures, MesophyllDbClient, Outbox, db_routes};
 use mesophyll::runtime::TenantDb;
@@ -153,9 +153,9 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
         workers: usize,
     }
     impl Handler for Routes {
-        fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+        fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Response {
             if let Err(response) = db_routes::check_endpoint(head) {
-                return response.into();
+                return response;
             }
             let caller = Caller { worker_id: 0, workers: self.workers };
             db_routes::handle(&self.state, &DbRequestFigures::default(), caller, head, body)

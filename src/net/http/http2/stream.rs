@@ -19,7 +19,7 @@ use super::helpers::{HelperJob, Helpers};
 use crate::base::thread::panic_message;
 use crate::net::http::body::BodyError;
 use crate::net::http::head::{self, Framing, Refusal, RequestHead};
-use crate::net::http::response::{Reply, Response, ResponseBody, date, header_value};
+use crate::net::http::response::{Response, ResponseBody, date, header_value};
 use crate::net::http::{Handler, Method, ask};
 
 /// Headers about a connection, which HTTP/2 has not.
@@ -40,10 +40,10 @@ fn handle(shared: &Shared, exchange: &Exchange, head: &RequestHead, framing: Fra
         timeout: limits.body_timeout,
     };
     let response = match ask(handler, head, &mut body) {
-        Ok(Reply::Response(response)) => response,
-        Ok(Reply::Upgrade(_)) => {
+        Ok(response) if response.upgrade.is_some() => {
             handler.refuse(&Refusal::new(426, "an upgrade needs HTTP/1.1"), shared.peer)
         }
+        Ok(response) => response,
         Err(refusal) => handler.refuse(&refusal, shared.peer),
     };
     let is_head = head.method() == Method::Head;

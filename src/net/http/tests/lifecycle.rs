@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::support::{Client, PATIENCE, pace, patient, serve, soon};
 use crate::base::sync::CountedPermit;
-use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, RequestHead, Response};
 use crate::net::stream::{Peer, Stream};
 
 /// Long enough for a client on a busy machine to connect and say something, where it is the
@@ -344,8 +344,8 @@ fn dropping_a_server_joins_its_threads() {
 fn a_server_on_every_address_is_woken_by_its_shutdown_too() {
     struct Nothing;
     impl Handler for Nothing {
-        fn handle(&self, _head: &RequestHead, _body: &mut Body<'_>) -> Reply {
-            Response::empty(204).into()
+        fn handle(&self, _head: &RequestHead, _body: &mut Body<'_>) -> Response {
+            Response::empty(204)
         }
     }
     let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 
 pub(super) use crate::net::http::tests::client::{Answer, Client, PATIENCE};
-use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, RequestHead, Response};
 use crate::net::stream::Stream;
 
 /// Bytes of the answer to `/big`: more than the sockets' buffers hold.
@@ -48,17 +48,15 @@ impl Drop for SaysItsEnd {
 }
 
 impl Handler for Paths {
-    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Response {
         match head.path() {
-            "/hello" => Response::text(200, "hello").into(),
+            "/hello" => Response::text(200, "hello"),
             "/echo" => match body.read_to_end(1024 * 1024) {
-                Ok(bytes) => Response::bytes(200, bytes).into(),
-                Err(error) => Response::text(error.status(), &error.to_string()).into(),
+                Ok(bytes) => Response::bytes(200, bytes),
+                Err(error) => Response::text(error.status(), &error.to_string()),
             },
-            "/query" => Response::text(200, head.query("a").unwrap_or("none")).into(),
-            "/chunked" => {
-                Response::chunked(200, "text/plain", (0..3).map(|n| vec![b'a'; n * 2])).into()
-            }
+            "/query" => Response::text(200, head.query("a").unwrap_or("none")),
+            "/chunked" => Response::chunked(200, "text/plain", (0..3).map(|n| vec![b'a'; n * 2])),
             // Pauses before its last piece for longer than an answer may take in the tests of that.
             "/slow" | "/unhurried" => {
                 let pieces = (0..2).map(|number| {
@@ -66,7 +64,7 @@ impl Handler for Paths {
                     vec![b'a' + u8::try_from(number).unwrap_or(0); 70_000]
                 });
                 let response = Response::chunked(200, "text/plain", pieces);
-                if head.path() == "/slow" { response.into() } else { response.unhurried().into() }
+                if head.path() == "/slow" { response } else { response.unhurried() }
             }
             // Each piece is counted when it is made; the second is never made of what is broken.
             "/pieces" | "/broken" => {
@@ -76,7 +74,7 @@ impl Handler for Paths {
                     made_tx.send(()).expect("the test counts the pieces");
                     vec![b'x'; 64 * 1024]
                 });
-                Response::chunked(200, "text/plain", pieces).unhurried().into()
+                Response::chunked(200, "text/plain", pieces).unhurried()
             }
             // Its second piece is made when the test says so.
             "/live" => {
@@ -88,7 +86,7 @@ impl Handler for Paths {
                     }
                     vec![b'a' + number; 3]
                 });
-                Response::chunked(200, "text/plain", pieces).live().into()
+                Response::chunked(200, "text/plain", pieces).live()
             }
             // Has nothing to say after its first piece, and says when it ends.
             "/idle" => {
@@ -98,25 +96,25 @@ impl Handler for Paths {
                     pace(Duration::from_millis(10 * number.min(1)));
                     vec![b'a'; if number == 0 { 3 } else { 0 }]
                 });
-                Response::chunked(200, "text/plain", pieces).live().into()
+                Response::chunked(200, "text/plain", pieces).live()
             }
-            "/split" => Response::text(200, "x").with_header("X-Evil", "a\r\nX-Injected: b").into(),
-            "/empty" => Response::empty(204).into(),
-            "/bad" => Response::text(400, "bad").into(),
-            "/big" => Response::bytes(200, vec![b'x'; BIG_BYTES]).into(),
+            "/split" => Response::text(200, "x").with_header("X-Evil", "a\r\nX-Injected: b"),
+            "/empty" => Response::empty(204),
+            "/bad" => Response::text(400, "bad"),
+            "/big" => Response::bytes(200, vec![b'x'; BIG_BYTES]),
             "/panic" => panic!("on purpose"),
             "/wait" => {
                 self.entered_tx.send(()).expect("the test counts the entries");
                 self.go_rx.recv_timeout(PATIENCE).ok();
-                Response::text(200, "waited").into()
+                Response::text(200, "waited")
             }
             "/upgrade" => {
                 let upgraded_tx = self.upgraded_tx.clone();
-                Reply::Upgrade(Box::new(move |stream, early| {
+                Response::upgrade(move |stream, early| {
                     upgraded_tx.send((stream, early)).expect("the test takes it");
-                }))
+                })
             }
-            _ => Response::text(404, "not found").into(),
+            _ => Response::text(404, "not found"),
         }
     }
 }
