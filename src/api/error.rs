@@ -116,6 +116,12 @@ impl ApiError {
         Self::new(Code::BadRequest, message)
     }
 
+    /// The error of a request that does not ask for the WebSocket that its route is.
+    pub(super) fn upgrade_required(message: String) -> Self {
+        let error = Self { status: 426, ..Self::bad_request(message) };
+        error.with_header("Upgrade", "websocket")
+    }
+
     pub(super) fn method_not_allowed(allow: String) -> Self {
         Self::new(Code::MethodNotAllowed, "this path has other methods").with_header("Allow", allow)
     }

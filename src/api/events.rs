@@ -6,25 +6,24 @@
 //! a caller with many lines waits instead of being refused.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::admission::Permit;
-use super::dispatch::{answer_text, author_of, event_of};
+use super::dispatch::answer_text;
 use super::error::ApiError;
-use super::request::{Fields, deadline_in};
+use super::event_keys::{EventKey, EventKeys, KeyClaim};
+use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
 use super::waits::Waits;
-use super::{Api, Call, GATHER_BYTES, InternalEndpoint};
+use super::{Api, Call, GATHER_BYTES};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, API_EVENTS_UNDER_WAY};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Job, Refused, Request, RequestId};
+use crate::dispatch::{Answer, DispatchResult, Refused, Request, RequestId};
 use crate::net::http::{Body, Response};
 use crate::wire::data::TenantId;
-use crate::wire::json::failure_to_json;
 
 /// How often is looked whether the API has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -47,8 +46,8 @@ pub(super) fn dispatch_events(
     let events = EventLines {
         pool: api.pool.clone(),
         waits: api.waits.clone(),
-        caller: call.caller,
-        default_deadline: api.config.default_deadline,
+        keys: api.event_keys.clone(),
+        terms: LineTerms { caller: call.caller, default_deadline: api.config.default_deadline },
         lines: lines.into_owned(),
         read: 0,
         number: 0,
@@ -67,15 +66,15 @@ pub(super) fn dispatch_events(
 struct EventLines {
     pool: Arc<dyn WorkerLike>,
     waits: Arc<Waits>,
-    caller: Option<InternalEndpoint>,
-    default_deadline: Duration,
+    keys: Arc<EventKeys>,
+    terms: LineTerms,
     lines: Vec<u8>,
     /// So many bytes of the lines have been read.
     read: usize,
     number: u64,
     /// One that found no room: before it has been taken, or its deadline, no other is read.
-    held: Option<EventLine>,
-    under_way: BTreeMap<LinePlace, (TenantId, RequestId)>,
+    held: Option<(u64, EventLine)>,
+    under_way: BTreeMap<LinePlace, LineUnderWay>,
     /// Lines that were given up, whose answers are still to come.
     given_up: usize,
     answers_tx: Sender<(LinePlace, DispatchResult)>,
@@ -86,23 +85,11 @@ struct EventLines {
 /// When a line is given up, and its number.
 type LinePlace = (Instant, u64);
 
-/// What a line asks for.
-struct EventLine {
-    place: LinePlace,
+/// A line whose answer is awaited.
+struct LineUnderWay {
     tenant: TenantId,
-    job: Job,
-    want: WantedAnswer,
-}
-
-/// What a caller wants to hear of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WantedAnswer {
-    /// What the tenant answers.
-    Result,
-    /// That it is in its tenant's queue.
-    Ack,
-    /// Nothing, unless it was not taken.
-    Nothing,
+    id: RequestId,
+    key: Option<EventKey>,
 }
 
 impl Iterator for EventLines {
@@ -116,7 +103,7 @@ impl Iterator for EventLines {
             && self.under_way.len() + self.given_up < API_EVENTS_UNDER_WAY
         {
             let Some(line) = self.held.take().or_else(|| self.next_line(&mut text)) else { break };
-            self.start(line, &mut text);
+            self.start(line.0, line.1, &mut text);
             if self.held.is_some() {
                 break;
             }
@@ -130,53 +117,41 @@ impl Iterator for EventLines {
 
 impl EventLines {
     /// The next line that is an event; those before it that are none are answered.
-    fn next_line(&mut self, text: &mut String) -> Option<EventLine> {
+    fn next_line(&mut self, text: &mut String) -> Option<(u64, EventLine)> {
         while self.read < self.lines.len() && text.len() < GATHER_BYTES {
             let rest = &self.lines[self.read..];
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
             let line = rest[..end].trim_ascii();
-            let parsed = (!line.is_empty()).then(|| self.parse(self.number + 1, line));
+            let is_empty = line.is_empty();
+            let parsed = event_line::fields(line).and_then(|fields| self.terms.read(fields));
             self.read = (self.read + end + 1).min(self.lines.len());
             self.number += 1;
+            let whose = AnswerOf("line", Some(self.number));
             match parsed {
-                None => {}
-                Some(Ok(line)) => return Some(line),
-                Some(Err(error)) => {
-                    write_error(text, self.number, error.kind(), false, error.message());
-                }
+                _ if is_empty => {}
+                Err(error) => write(text, &whose.refusal(&error)),
+                Ok(line) => match self.claim(&line) {
+                    KeyClaim::First => return Some((self.number, line)),
+                    KeyClaim::Again => write(text, &whose.duplicate()),
+                    KeyClaim::NoRoom => write(text, &whose.no_room_for_key()),
+                },
             }
         }
         None
     }
 
-    fn parse(&self, number: u64, line: &[u8]) -> Result<EventLine, ApiError> {
-        let mut fields = Fields::of(line, r#"{"tenant": …, "name": …, "data": …}"#)?;
-        let tenant: TenantId = fields.text("tenant")?.parse().map_err(|error| {
-            ApiError::bad_request(format!("the field \"tenant\" names none: {error}"))
-        })?;
-        let (name, data) = (fields.name()?, fields.json("data")?);
-        let author = self.caller.map(|caller| author_of(caller, &mut fields)).transpose()?;
-        let patience = deadline_in(&mut fields)?.unwrap_or(self.default_deadline);
-        let want = match fields.optional::<String>("want", "a string")?.as_deref() {
-            None | Some("result") => WantedAnswer::Result,
-            Some("ack") => WantedAnswer::Ack,
-            Some("none") => WantedAnswer::Nothing,
-            Some(_) => {
-                let text = r#"the field "want" is "result", "ack" or "none""#;
-                return Err(ApiError::bad_request(text));
-            }
-        };
-        fields.finish()?;
-        let job = Job::Dispatch(event_of(name, author.map(|author| author.to_string()), data, 0)?);
-        Ok(EventLine { place: (Instant::now() + patience, number), tenant, job, want })
+    fn claim(&self, line: &EventLine) -> KeyClaim {
+        let claim = |key: &EventKey| self.keys.claim(key, Instant::now());
+        line.key.as_ref().map_or(KeyClaim::First, claim)
     }
 
     /// Hands a line over; one that finds no room is held.
-    fn start(&mut self, line: EventLine, text: &mut String) {
-        let EventLine { place, tenant, job, want } = line;
+    fn start(&mut self, number: u64, line: EventLine, text: &mut String) {
+        let EventLine { tenant, job, until, want, key } = line;
+        let place = (until, number);
         if self.waits.are_over() {
             let error = DispatchError::NotSent("the master stops".to_owned());
-            return write_result(text, place.1, Err(error), &mut self.permit);
+            return self.write_result(text, number, Err(error), key);
         }
         let answer = if want == WantedAnswer::Result {
             let answers_tx = self.answers_tx.clone();
@@ -185,23 +160,26 @@ impl EventLines {
         } else {
             Answer::unawaited()
         };
-        let request = Request::new(tenant, job, place.0, answer);
+        let request = Request::new(tenant, job, until, answer);
+        let mut key = Some(key);
         if want == WantedAnswer::Result {
-            self.under_way.insert(place, (tenant, request.id));
+            let key = key.take().flatten();
+            self.under_way.insert(place, LineUnderWay { tenant, id: request.id, key });
         }
         let Err(refused) = self.pool.try_submit(request) else {
             if want == WantedAnswer::Ack {
-                let _ = writeln!(text, "{{\"line\":{},\"ok\":true}}", place.1);
+                write(text, &AnswerOf("line", Some(number)).ok("true"));
             }
             return;
         };
-        self.under_way.remove(&place);
+        let line = self.under_way.remove(&place);
+        let key = key.unwrap_or_else(|| line.and_then(|line| line.key));
         let Refused { request: Request { job, answer, .. }, error } = *refused;
         answer.refuse(&error);
-        if matches!(error, DispatchError::Busy(_)) && Instant::now() < place.0 {
-            self.held = Some(EventLine { place, tenant, job, want });
+        if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
+            self.held = Some((number, EventLine { tenant, job, until, want, key }));
         } else {
-            write_result(text, place.1, Err(error), &mut self.permit);
+            self.write_result(text, number, Err(error), key);
         }
     }
 
@@ -233,7 +211,7 @@ impl EventLines {
 
     fn finish(&mut self, place: LinePlace, result: DispatchResult, text: &mut String) {
         match self.under_way.remove(&place) {
-            Some(_) => write_result(text, place.1, result, &mut self.permit),
+            Some(line) => self.write_result(text, place.1, result, line.key),
             // One that was given up has been answered.
             None => self.given_up = self.given_up.saturating_sub(1),
         }
@@ -241,7 +219,8 @@ impl EventLines {
 
     /// The first one's deadline is over, or the API is.
     fn give_up_first(&mut self, text: &mut String) {
-        let Some((&place, &(tenant, id))) = self.under_way.first_key_value() else { return };
+        let Some((&place, line)) = self.under_way.first_key_value() else { return };
+        let (tenant, id) = (line.tenant, line.id);
         if !self.waits.are_over() {
             // To give it up is to answer it, if no answer has come before.
             self.pool.cancel(tenant, id);
@@ -249,9 +228,7 @@ impl EventLines {
                 self.finish(place, result, text);
             }
         }
-        if self.under_way.remove(&place).is_none() {
-            return;
-        }
+        let Some(line) = self.under_way.remove(&place) else { return };
         self.given_up += 1;
         let error = if self.waits.are_over() {
             self.pool.cancel(tenant, id);
@@ -259,29 +236,45 @@ impl EventLines {
         } else {
             DispatchError::Deadline { sent: true }
         };
-        write_result(text, place.1, Err(error), &mut self.permit);
+        self.write_result(text, place.1, Err(error), line.key);
+    }
+
+    /// Writes how a line ended. The key of one that was not sent may come again.
+    fn write_result(
+        &mut self,
+        text: &mut String,
+        number: u64,
+        result: DispatchResult,
+        key: Option<EventKey>,
+    ) {
+        let whose = AnswerOf("line", Some(number));
+        if let (Some(key), Err(error)) = (key, &result)
+            && !error.sent()
+        {
+            self.keys.release(&key);
+        }
+        let answer = match result.map(|value| answer_text(&value, &mut self.permit)) {
+            Ok(Ok(value)) => whose.ok(&value),
+            Ok(Err(error)) => whose.error("busy", true, error.message()),
+            Err(error) => whose.dispatch_error(&error),
+        };
+        write(text, &answer);
     }
 }
 
 impl Drop for EventLines {
     fn drop(&mut self) {
-        for (tenant, id) in self.under_way.values() {
-            self.pool.cancel(*tenant, *id);
+        for line in self.under_way.values() {
+            self.pool.cancel(line.tenant, line.id);
+        }
+        // It was never handed over.
+        if let Some(key) = self.held.take().and_then(|(_, line)| line.key) {
+            self.keys.release(&key);
         }
     }
 }
 
-fn write_result(text: &mut String, number: u64, result: DispatchResult, permit: &mut Permit) {
-    match result.map(|value| answer_text(&value, permit)) {
-        Ok(Ok(value)) => {
-            let _ = writeln!(text, "{{\"line\":{number},\"ok\":{value}}}");
-        }
-        Ok(Err(error)) => write_error(text, number, "busy", true, error.message()),
-        Err(error) => write_error(text, number, error.kind(), error.sent(), &error.to_string()),
-    }
-}
-
-fn write_error(text: &mut String, number: u64, kind: &str, sent: bool, message: &str) {
-    let failure = failure_to_json(kind, sent, message);
-    let _ = writeln!(text, "{{\"line\":{number},\"error\":{failure}}}");
+fn write(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
 }

@@ -15,6 +15,8 @@ mod broadcast;
 mod cluster;
 mod dispatch;
 mod error;
+mod event_keys;
+mod event_line;
 mod events;
 mod feed;
 mod global_kv;
@@ -32,6 +34,7 @@ mod routes;
 mod scripts;
 mod source;
 mod status;
+mod stream;
 mod tenants;
 mod text;
 pub mod token;
@@ -49,10 +52,12 @@ use log::Level;
 use self::admission::{Admission, Amounts};
 use self::cluster::{Forwarder, HOP, MASTER, PEER, PeerNonces, REFUSED};
 use self::error::ApiError;
+use self::event_keys::EventKeys;
 use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestName;
 use self::source::SourceRule;
+use self::stream::Streams;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
     DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX,
@@ -183,16 +188,19 @@ impl InternalApi {
         self.server.stats()
     }
 
-    /// Refuses new requests, ends the readers of feeds, lets other requests under way finish until
-    /// the deadline, then ends their waits (their callers are told that the outcome is unknown) and
-    /// joins every thread. A second call does nothing.
+    /// Refuses new requests, ends the readers of feeds, says goodbye to streams, lets what is under
+    /// way finish until the deadline, then ends its waits (its callers are told that the outcome is
+    /// unknown) and joins every thread. A second call does nothing.
     ///
     /// # Blocks
     /// Until `deadline` and a second more.
     pub fn shutdown(&self, deadline: Instant) {
         self.api.ready.feeds().end();
+        self.api.streams.say_goodbye();
         self.server.drain(deadline);
+        self.api.streams.wait_until_answered(deadline);
         self.api.waits.end();
+        self.api.streams.end(Instant::now() + FAREWELL);
         self.api.forwarder.close();
         if let Some(cluster) = self.api.ready.cluster() {
             cluster.table.end();
@@ -225,6 +233,8 @@ pub(crate) struct Api {
     feed_readers: Arc<AtomicUsize>,
     feed_peers: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
+    event_keys: Arc<EventKeys>,
+    streams: Arc<Streams>,
     history: History,
     answered: Statuses,
     /// Of its own server, once that runs.
@@ -285,6 +295,8 @@ impl Api {
             feed_readers: Arc::default(),
             feed_peers: Arc::default(),
             statuses: Arc::default(),
+            event_keys: Arc::default(),
+            streams: Arc::default(),
             history: History::default(),
             answered: Statuses::default(),
             http: OnceLock::new(),

@@ -4,7 +4,7 @@
 use super::error::{ApiError, Code};
 use super::{
     Api, Call, backup, broadcast, cluster, dispatch, events, feed, global_kv, health, kv,
-    log_level, message, metrics, openapi, page, scripts, status, tenants, workers,
+    log_level, message, metrics, openapi, page, scripts, status, stream, tenants, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
@@ -218,6 +218,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
         "/i/dispatch-events",
         Endpoint::new(RouteAccess::Token, &[], &[Code::TooLarge], events::dispatch_events),
     ),
+    get("/i/stream", Endpoint::new(RouteAccess::Token, &[], &[], stream::stream)),
     post("/i/message/{tenant_type}/{tenant_id}", MESSAGE),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
     post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),

@@ -15,6 +15,7 @@ mod luau;
 mod messages;
 mod peers;
 mod shop;
+mod streams;
 
 pub use broadcast::*;
 pub use cluster::*;
@@ -25,6 +26,7 @@ pub use luau::*;
 pub use messages::*;
 pub use peers::*;
 pub use shop::*;
+pub use streams::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16
 /// MiB. A larger one is refused before it is sent, and a peer that sends one loses the link.

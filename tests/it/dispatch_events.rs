@@ -54,7 +54,7 @@ fn each_line_runs_once() {
 fn lines_have_their_answers_though_a_worker_dies() {
     let master = Master::start(&["--workers", "2", "--failures-a-minute", "100"]);
     master.wait_ready();
-    let hold = r#"{"tenant":"guild:4194304","name":"WAIT","data":{"mark":"now","seconds":60}}"#;
+    let hold = r#"{"tenant":"guild:4194304","name":"WAIT","data":{"mark":"now","seconds":25}}"#;
     let mut body = format!("{hold}\n");
     for line in 0..LINES {
         let _ = writeln!(body, r#"{{"tenant":"{}","name":"COUNT"}}"#, guild(line));

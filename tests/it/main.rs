@@ -110,6 +110,8 @@ mod store_outage;
 mod store_postgres_faults;
 #[cfg(feature = "postgres")]
 mod store_postgres_set;
+#[cfg(feature = "luau")]
+mod stream;
 mod supervision;
 #[cfg(feature = "luau")]
 mod supervision_binary;

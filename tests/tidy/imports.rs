@@ -101,6 +101,7 @@ const RULES: &[Rule] = &[
             "feeds",
             "store",
             "net/http",
+            "net/link",
             "net/lookup",
             "net/stream",
             "wire",

@@ -61,6 +61,7 @@ struct Own<'a> {
     cluster: Option<&'a ApiCluster>,
     forwarder: &'a Forwarder,
     feeds: FeedFigures,
+    streams: usize,
     process: ProcessFigures,
     virtual_bytes: u64,
 }
@@ -81,6 +82,7 @@ pub(super) fn metrics(
         cluster: api.ready.cluster(),
         forwarder: &api.forwarder,
         feeds: api.ready.feeds().figures(),
+        streams: api.streams.count(),
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
     };
@@ -104,6 +106,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     );
     cluster::show(&mut exposition, own.cluster, own.forwarder);
     feeds::show(&mut exposition, own.feeds);
+    exposition.one_gauge("mesophyll_streams", "Streams of events.", Some(own.streams));
     shop::show(&mut exposition, &figures.shop);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
@@ -155,6 +158,7 @@ mod tests {
             cluster: None,
             forwarder: &Forwarder::new(),
             feeds: FeedFigures::default(),
+            streams: 0,
             process: ProcessFigures::default(),
             virtual_bytes: 0,
         };

@@ -1,0 +1,136 @@
+//! A line of JSON that is an event for a tenant, and the line of its answer, as a request with many
+//! events and a stream have them.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::InternalEndpoint;
+use super::dispatch::{author_of, event_of};
+use super::error::ApiError;
+use super::event_keys::EventKey;
+use super::request::{Fields, deadline_in};
+use crate::base::error::DispatchError;
+use crate::base::limits::EVENT_KEY_MAX_BYTES;
+use crate::dispatch::Job;
+use crate::wire::data::TenantId;
+use crate::wire::json::failure_to_json;
+
+/// What the lines of a caller are read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LineTerms {
+    pub(super) caller: Option<InternalEndpoint>,
+    /// Of a line that names no deadline.
+    pub(super) default_deadline: Duration,
+}
+
+/// What a line asks for.
+#[derive(Debug)]
+pub(super) struct EventLine {
+    pub(super) tenant: TenantId,
+    pub(super) job: Job,
+    pub(super) until: Instant,
+    pub(super) want: WantedAnswer,
+    pub(super) key: Option<EventKey>,
+}
+
+/// What a caller wants to hear of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantedAnswer {
+    /// What the tenant answers.
+    Result,
+    /// That it is in its tenant's queue.
+    Ack,
+    /// Nothing, unless it was not taken.
+    Nothing,
+}
+
+/// Takes a line apart.
+///
+/// # Errors
+/// It is no JSON object.
+pub(super) fn fields(line: &[u8]) -> Result<Fields<'_>, ApiError> {
+    Fields::of(line, r#"{"tenant": …, "name": …, "data": …}"#)
+}
+
+impl LineTerms {
+    /// Reads the fields of an event, which must be all that are left.
+    ///
+    /// # Errors
+    /// What is wrong with the line; nothing is done.
+    pub(super) fn read(&self, mut fields: Fields<'_>) -> Result<EventLine, ApiError> {
+        let tenant: TenantId = fields.text("tenant")?.parse().map_err(|error| {
+            ApiError::bad_request(format!("the field \"tenant\" names none: {error}"))
+        })?;
+        let (name, data) = (fields.name()?, fields.json("data")?);
+        let author = self.caller.map(|caller| author_of(caller, &mut fields)).transpose()?;
+        let patience = deadline_in(&mut fields)?.unwrap_or(self.default_deadline);
+        let want = wanted_answer(&mut fields)?;
+        let key = self.key(tenant, &mut fields)?;
+        fields.finish()?;
+        let job = Job::Dispatch(event_of(name, author.map(|author| author.to_string()), data, 0)?);
+        Ok(EventLine { tenant, job, until: Instant::now() + patience, want, key })
+    }
+
+    fn key(&self, tenant: TenantId, fields: &mut Fields<'_>) -> Result<Option<EventKey>, ApiError> {
+        let Some(text) = fields.optional::<String>("key", "a string")? else { return Ok(None) };
+        if text.is_empty() || text.len() > EVENT_KEY_MAX_BYTES {
+            return Err(ApiError::bad_request(format!(
+                "the field \"key\" has 1 to {EVENT_KEY_MAX_BYTES} bytes"
+            )));
+        }
+        let user_id = self.caller.map_or(0, |caller| caller.user_id);
+        Ok(Some(EventKey { user_id, tenant, text: text.into() }))
+    }
+}
+
+fn wanted_answer(fields: &mut Fields<'_>) -> Result<WantedAnswer, ApiError> {
+    match fields.optional::<String>("want", "a string")?.as_deref() {
+        None | Some("result") => Ok(WantedAnswer::Result),
+        Some("ack") => Ok(WantedAnswer::Ack),
+        Some("none") => Ok(WantedAnswer::Nothing),
+        Some(_) => Err(ApiError::bad_request(r#"the field "want" is "result", "ack" or "none""#)),
+    }
+}
+
+/// Whose answer a line is: `"line":7` or `"id":7`; null if that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnswerOf(pub(super) &'static str, pub(super) Option<u64>);
+
+impl AnswerOf {
+    /// What the event came to, as JSON text.
+    pub(super) fn ok(self, value: &str) -> String {
+        format!("{{{self},\"ok\":{value}}}")
+    }
+
+    pub(super) fn error(self, kind: &str, sent: bool, message: &str) -> String {
+        format!("{{{self},\"error\":{}}}", failure_to_json(kind, sent, message))
+    }
+
+    pub(super) fn dispatch_error(self, error: &DispatchError) -> String {
+        self.error(error.kind(), error.sent(), &error.to_string())
+    }
+
+    /// Of a line that was refused before anything was done.
+    pub(super) fn refusal(self, error: &ApiError) -> String {
+        self.error(error.kind(), false, error.message())
+    }
+
+    /// Of an event whose key was given before.
+    pub(super) fn duplicate(self) -> String {
+        self.error("duplicate", true, "an event with this key was taken before, and may have run")
+    }
+
+    /// Of an event whose key cannot be remembered.
+    pub(super) fn no_room_for_key(self) -> String {
+        self.error("busy", false, "too many callers use keys at once")
+    }
+}
+
+impl fmt::Display for AnswerOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnswerOf(label, Some(number)) => write!(f, "\"{label}\":{number}"),
+            AnswerOf(label, None) => write!(f, "\"{label}\":null"),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What the threads of one stream share: its events, and how they are handed over and answered.
+//!
+//! The reader hands over what comes, the link's clock what has been held and ends what is overdue,
+//! and the answers come on the threads of workers' links. None of them blocks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
+use crate::api::error::ApiError;
+use crate::api::event_keys::{EventKeys, KeyClaim};
+use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
+use crate::base::error::DispatchError;
+use crate::base::sync::Lock;
+use crate::dispatch::worker_like::{WorkerLike, next_request_id, no_worker_in_time};
+use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, Refused, Request, RequestId};
+use crate::net::link::{CloseCause, LinkSender, SendError, close_code};
+use crate::wire::data::TenantId;
+use crate::wire::json;
+
+/// How often is tried again what found no room.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// Limit: an id of a caller's, the largest that every JSON reader keeps exact.
+const ID_MAX: u64 = 1 << 53;
+
+/// One stream, as its threads see it.
+pub(super) struct StreamEvents {
+    pub(super) link: LinkSender,
+    pub(super) pool: Arc<dyn WorkerLike>,
+    pub(super) keys: Arc<EventKeys>,
+    pub(super) terms: LineTerms,
+    pub(super) state: Lock<StreamState>,
+}
+
+#[derive(Default)]
+pub(super) struct StreamState {
+    open: OpenEvents,
+    /// Answers that have been taken out and not been queued yet: before that the link stays open.
+    sending: usize,
+    is_closing: bool,
+    /// When the clock looks next.
+    beat_at: Option<Instant>,
+}
+
+impl StreamEvents {
+    /// Does what a line asks for, and answers it unless its tenant does.
+    pub(super) fn take_line(self: &Arc<Self>, text: &str) {
+        let (id, line) = self.read(text);
+        match (id, line) {
+            (Some(id), Ok(line)) => self.take_event(id, line),
+            (id, Err(error)) => self.say(AnswerOf("id", id).refusal(&error)),
+            // Never: a line without an id is an error.
+            (None, Ok(_)) => {}
+        }
+    }
+
+    fn read(&self, text: &str) -> (Option<u64>, Result<EventLine, ApiError>) {
+        let mut fields = match event_line::fields(text.as_bytes()) {
+            Ok(fields) => fields,
+            Err(error) => return (None, Err(error)),
+        };
+        match fields.whole::<u64>("id", "a whole number from 0 to 2^53") {
+            Ok(id) if id <= ID_MAX => (Some(id), self.terms.read(fields)),
+            Ok(_) => (None, Err(ApiError::bad_request("the field \"id\" is above 2^53"))),
+            Err(error) => (None, Err(error)),
+        }
+    }
+
+    fn take_event(self: &Arc<Self>, id: u64, line: EventLine) {
+        let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
+        let EventLine { tenant, job, until, want, key } = line;
+        if let Some(key) = &key {
+            match self.keys.claim(key, Instant::now()) {
+                KeyClaim::First => {}
+                KeyClaim::Again => return self.say(whose.duplicate()),
+                KeyClaim::NoRoom => return self.say(whose.no_room_for_key()),
+            }
+        }
+        let event = OpenEvent { id, tenant, until, want, key: key.clone() };
+        if let Some((kind, text)) = self.enter(request_id, event, job) {
+            key.iter().for_each(|key| self.keys.release(key));
+            self.say(whose.error(kind, false, text));
+        }
+    }
+
+    /// Takes an event in and hands it over, or holds it; otherwise says why not.
+    fn enter(
+        self: &Arc<Self>,
+        request_id: RequestId,
+        event: OpenEvent,
+        job: Job,
+    ) -> Option<(&'static str, &'static str)> {
+        let OpenEvent { tenant, until, want, .. } = event;
+        let must_wait = {
+            let mut state = self.state.lock();
+            if state.is_closing {
+                return Some(("not_sent", "the master stops"));
+            }
+            match state.open.take_in(request_id, event) {
+                Ok(()) => {}
+                Err(NotTakenIn::NoCredit) => {
+                    return Some(("busy", "there is no credit: too many events are unanswered"));
+                }
+                Err(NotTakenIn::RepeatedId) => {
+                    return Some(("bad_input", "another event with this id is unanswered"));
+                }
+            }
+            state.open.holds(tenant)
+        };
+        let job =
+            if must_wait { Some(job) } else { self.offer(request_id, tenant, job, until, want) };
+        let mut state = self.state.lock();
+        let mut look_at = until;
+        if let Some(job) = job {
+            look_at = until.min(Instant::now() + RETRY_EVERY);
+            if !state.open.hold(request_id, tenant, job) {
+                let has_ended = state.open.end(request_id).is_none();
+                let why = ("busy", "its tenant has no room, and too much is held already");
+                return (!has_ended).then_some(why);
+            }
+        }
+        if state.beat_at.is_some_and(|beat_at| look_at < beat_at) {
+            state.beat_at = Some(look_at);
+            drop(state);
+            self.link.beat_now();
+        }
+        None
+    }
+
+    /// Hands an event over; gives its job back if there is no room.
+    fn offer(
+        self: &Arc<Self>,
+        request_id: RequestId,
+        tenant: TenantId,
+        job: Job,
+        deadline: Instant,
+        want: WantedAnswer,
+    ) -> Option<Job> {
+        let answer = if want == WantedAnswer::Result {
+            Answer::taken(tenant, request_id, self.clone())
+        } else {
+            Answer::unawaited()
+        };
+        let request = Request { tenant, id: request_id, job, deadline, answer };
+        let Err(refused) = self.pool.try_submit(request) else {
+            if want != WantedAnswer::Result {
+                self.finish(request_id, |whose| {
+                    (want == WantedAnswer::Ack).then(|| whose.ok("true"))
+                });
+            }
+            return None;
+        };
+        let Refused { request: Request { job, answer, .. }, error } = *refused;
+        answer.refuse(&error);
+        if matches!(error, DispatchError::Busy(_)) && Instant::now() < deadline {
+            return Some(job);
+        }
+        self.finish_with(request_id, &error);
+        None
+    }
+
+    /// Hands over what has been held, as far as there is room now.
+    fn offer_held(self: &Arc<Self>) {
+        let tenants = self.state.lock().open.held_tenants();
+        for tenant in tenants {
+            loop {
+                let first = self.state.lock().open.first_held(tenant);
+                let Some(HeldEvent { request_id, job, until, want }) = first else { break };
+                let back = self.offer(request_id, tenant, job, until, want);
+                let open = &mut self.state.lock().open;
+                match back {
+                    Some(job) => break open.put_back(request_id, tenant, job),
+                    None => open.let_go(request_id, tenant),
+                }
+            }
+        }
+    }
+
+    /// Ends what is overdue.
+    fn expire(&self, now: Instant) {
+        loop {
+            let first = {
+                let open = &self.state.lock().open;
+                let first = open.first_deadline().filter(|(until, _)| *until <= now);
+                first.and_then(|(_, id)| Some((id, open.place(id)?)))
+            };
+            let Some((request_id, (tenant, is_held))) = first else { return };
+            if is_held {
+                self.finish_with(request_id, &no_worker_in_time());
+            } else {
+                // To give it up is to answer it, if it waits for a worker.
+                self.pool.cancel(tenant, request_id);
+                self.finish_with(request_id, &DispatchError::Deadline { sent: true });
+            }
+        }
+    }
+
+    /// What the clock does; says when it looks again, `at` at the latest.
+    pub(super) fn look(self: &Arc<Self>, now: Instant, at: Instant) -> Instant {
+        self.expire(now);
+        self.offer_held();
+        let mut state = self.state.lock();
+        let retry_at = state.open.holds_any().then(|| now + RETRY_EVERY);
+        let deadline = state.open.first_deadline().map(|(until, _)| until);
+        let next = [retry_at, deadline].into_iter().flatten().fold(at, Instant::min);
+        state.beat_at = Some(next);
+        next
+    }
+
+    fn finish_with(&self, request_id: RequestId, error: &DispatchError) {
+        if !error.sent()
+            && let Some(key) = self.state.lock().open.key(request_id)
+        {
+            self.keys.release(&key);
+        }
+        self.finish(request_id, |whose| Some(whose.dispatch_error(error)));
+    }
+
+    /// Ends an event and answers it, unless it has ended before.
+    fn finish(&self, request_id: RequestId, text: impl FnOnce(AnswerOf) -> Option<String>) {
+        let event = {
+            let mut state = self.state.lock();
+            let Some(event) = state.open.end(request_id) else { return };
+            state.sending += 1;
+            event
+        };
+        let whose = AnswerOf("id", Some(event.id));
+        if let Some(text) = text(whose) {
+            self.answer(event.tenant, whose, text);
+        }
+        let mut state = self.state.lock();
+        state.sending -= 1;
+        let (is_over, looks_soon) = (state.is_over(), state.open.holds(event.tenant));
+        drop(state);
+        if is_over {
+            self.link.close(close_code::GOING_AWAY);
+        } else if looks_soon {
+            // There may be room for the next one of this tenant.
+            self.link.beat_now();
+        }
+    }
+
+    /// Answers an event that has run; one without room among the answers has its caller told.
+    fn answer(&self, tenant: TenantId, whose: AnswerOf, text: String) {
+        match self.link.send_text_for(tenant, text) {
+            Ok(()) | Err(SendError::Closed) => {}
+            Err(SendError::Full) => {
+                let text = "it was taken, but too much waits to be sent to keep its answer";
+                self.say(whose.error("busy", true, text));
+            }
+            Err(SendError::TooLarge { bytes, limit }) => {
+                let text = format!("the answer is too large: {bytes} bytes of at most {limit}");
+                self.say(whose.error("script", true, &text));
+            }
+        }
+    }
+
+    /// Says what must be heard: a caller that leaves no room for it does not read.
+    fn say(&self, text: String) {
+        if self.link.send_text(text) == Err(SendError::Full) {
+            self.link.abort(CloseCause::SlowPeer);
+        }
+    }
+
+    /// Tells the caller that the stream ends once all is answered, and takes nothing more.
+    pub(super) fn say_goodbye(&self, reason: &str) {
+        let is_over = {
+            let mut state = self.state.lock();
+            if std::mem::replace(&mut state.is_closing, true) {
+                return;
+            }
+            self.say(format!("{{\"goodbye\":{{\"reason\":\"{reason}\"}}}}"));
+            state.is_over()
+        };
+        if is_over {
+            self.link.close(close_code::GOING_AWAY);
+        }
+    }
+
+    /// Answers all that is unanswered, as nothing more can come.
+    pub(super) fn end(&self) {
+        loop {
+            let first = {
+                let open = &self.state.lock().open;
+                open.first_deadline().and_then(|(_, id)| Some((id, open.place(id)?)))
+            };
+            let Some((request_id, (tenant, is_held))) = first else { break };
+            let error = if is_held {
+                DispatchError::NotSent("the master stops".to_owned())
+            } else {
+                DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
+            };
+            self.finish_with(request_id, &error);
+            if !is_held {
+                self.pool.cancel(tenant, request_id);
+            }
+        }
+        self.link.close(close_code::GOING_AWAY);
+    }
+
+    /// The link has ended. What was handed over runs on; what is held never runs.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.is_closing = true;
+        let keys = state.open.drop_held();
+        drop(state);
+        keys.iter().for_each(|key| self.keys.release(key));
+    }
+}
+
+impl StreamState {
+    /// Whether nothing more is to be said.
+    fn is_over(&self) -> bool {
+        self.is_closing && self.sending == 0 && self.open.is_empty()
+    }
+}
+
+impl AnswerTaker for StreamEvents {
+    fn take(&self, _: TenantId, id: RequestId, result: DispatchResult, _is_subscribed: bool) {
+        match result {
+            Err(error) => self.finish_with(id, &error),
+            Ok(value) => self.finish(id, |whose| {
+                Some(match json::value_to_json(&value) {
+                    Ok(text) => whose.ok(&text),
+                    Err(_) => whose.error("script", true, "the answer cannot be written as JSON"),
+                })
+            }),
+        }
+    }
+}

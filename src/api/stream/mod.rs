@@ -1,0 +1,202 @@
+//! `GET /i/stream`: events and their answers over one WebSocket, a JSON text for each, with
+//! credits instead of a connection for each event that is under way.
+//!
+//! Streams run on two threads of their link each, which [`Streams`] owns, and have places of their
+//! own beside those of requests.
+
+mod events;
+mod open_events;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use self::events::StreamEvents;
+use super::error::{ApiError, Code};
+use super::event_keys::EventKeys;
+use super::event_line::LineTerms;
+use super::{Api, Call};
+use crate::base::limits::{
+    MESSAGE_MAX_BYTES, STREAM_CREDITS, STREAM_PING_EVERY, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
+    STREAMS_MAX,
+};
+use crate::base::shared_bytes::Received;
+use crate::base::sync::{CountedPermit, Lock};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::net::http::{Body, Response};
+use crate::net::link::{
+    self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, Service, close_code,
+};
+
+/// The streams of a master.
+#[derive(Default)]
+pub(super) struct Streams {
+    taken: Arc<AtomicUsize>,
+    opened: AtomicU64,
+    state: Lock<StreamsState>,
+}
+
+#[derive(Default)]
+struct StreamsState {
+    open: Vec<(Link, Arc<StreamEvents>)>,
+    is_stopping: bool,
+}
+
+/// What a stream needs of its master.
+struct StreamParts {
+    pool: Arc<dyn WorkerLike>,
+    keys: Arc<EventKeys>,
+    terms: LineTerms,
+    place: CountedPermit,
+}
+
+pub(super) fn stream(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
+    drop(api.admit_without_body(body)?);
+    let upgrade = link::accept(call.head.upgrade_headers()).map_err(|error| {
+        ApiError::upgrade_required(format!("this route is a WebSocket: {error}"))
+    })?;
+    let place = CountedPermit::take(&api.streams.taken, STREAMS_MAX).ok_or_else(|| {
+        ApiError::new(Code::Busy, format!("{STREAMS_MAX} streams are there already"))
+    })?;
+    let terms = LineTerms { caller: call.caller, default_deadline: api.config.default_deadline };
+    let parts = StreamParts { pool: api.pool.clone(), keys: api.event_keys.clone(), terms, place };
+    let streams = api.streams.clone();
+    Ok(Response::upgrade(move |socket, already_read| {
+        let number = streams.opened.fetch_add(1, Ordering::Relaxed);
+        let limits = LinkLimits {
+            queue_messages: 2 * STREAM_CREDITS,
+            queue_bytes: STREAM_QUEUE_BYTES,
+            ..LinkLimits::default()
+        };
+        let mut events = None;
+        let name = format!("stream-{number}");
+        let started = upgrade.start(&name, socket, already_read, &limits, |link| {
+            let (service, shared) = serve(link, parts);
+            events = Some(shared);
+            service
+        });
+        match started {
+            Ok(link) => {
+                if let Some(events) = events {
+                    streams.keep(link, events);
+                }
+            }
+            Err(error) => log::warn!("a stream could not be started: {error}"),
+        }
+    }))
+}
+
+/// Makes what serves a new link, and says hello.
+fn serve(link: &LinkSender, parts: StreamParts) -> (Service, Arc<StreamEvents>) {
+    let StreamParts { pool, keys, terms, place } = parts;
+    let hello =
+        format!("{{\"hello\":{{\"credits\":{STREAM_CREDITS},\"max_bytes\":{MESSAGE_MAX_BYTES}}}}}");
+    // The queue of a new link is empty.
+    let _ = link.send_text(hello);
+    let events =
+        Arc::new(StreamEvents { link: link.clone(), pool, keys, terms, state: Lock::default() });
+    let handler = StreamHandler { events: events.clone(), _place: place };
+    let pulse = StreamPulse { events: events.clone(), ping_at: Instant::now() };
+    ((Box::new(handler), Box::new(pulse)), events)
+}
+
+impl Streams {
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a stream to be joined, and joins those that have ended.
+    fn keep(&self, link: Link, events: Arc<StreamEvents>) {
+        let (ended, is_stopping) = {
+            let mut state = self.state.lock();
+            let ended: Vec<_> = state.open.extract_if(.., |(link, _)| link.is_finished()).collect();
+            state.open.push((link, events.clone()));
+            (ended, state.is_stopping)
+        };
+        drop(ended);
+        if is_stopping {
+            events.say_goodbye(STOPS);
+        }
+    }
+
+    /// Says goodbye on every stream, also on those that open later: what is in flight is answered.
+    pub(super) fn say_goodbye(&self) {
+        let open: Vec<_> = {
+            let mut state = self.state.lock();
+            state.is_stopping = true;
+            state.open.iter().map(|(_, events)| events.clone()).collect()
+        };
+        open.iter().for_each(|events| events.say_goodbye(STOPS));
+    }
+
+    /// Waits for the streams to end, as far as they do by `deadline`.
+    ///
+    /// # Blocks
+    /// Until `deadline` at most.
+    pub(super) fn wait_until_answered(&self, deadline: Instant) {
+        let open = std::mem::take(&mut self.state.lock().open);
+        for (link, _) in &open {
+            link.wait_until(deadline);
+        }
+        self.state.lock().open.extend(open);
+    }
+
+    /// Answers what is unanswered, ends the streams and joins their threads.
+    ///
+    /// # Blocks
+    /// Until `deadline`; a caller that does not read by then is cut off.
+    pub(super) fn end(&self, deadline: Instant) {
+        let open = std::mem::take(&mut self.state.lock().open);
+        open.iter().for_each(|(_, events)| events.end());
+        open.into_iter().for_each(|(link, _)| link.join_until(deadline));
+    }
+}
+
+/// Why streams end.
+const STOPS: &str = "the master stops";
+
+struct StreamHandler {
+    events: Arc<StreamEvents>,
+    _place: CountedPermit,
+}
+
+impl LinkHandler for StreamHandler {
+    /// A binary message is none of a stream's.
+    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
+        Err(close_code::UNSUPPORTED)
+    }
+
+    fn on_text(&mut self, _: &LinkSender, text: &str) -> Result<(), u16> {
+        self.events.take_line(text);
+        Ok(())
+    }
+
+    fn on_closed(&mut self, cause: &CloseCause) {
+        log::debug!("{:?}: {cause}", self.events.link);
+        self.events.abandon();
+    }
+}
+
+/// A stream's clock: what is held or overdue, and whether the caller is there.
+struct StreamPulse {
+    events: Arc<StreamEvents>,
+    ping_at: Instant,
+}
+
+impl Pulse for StreamPulse {
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        if now >= self.ping_at {
+            if now.saturating_duration_since(link.received_at()) > STREAM_SILENCE_MAX {
+                link.abort(CloseCause::Silent);
+            }
+            link.ping();
+            self.ping_at = now + STREAM_PING_EVERY;
+        }
+        self.events.look(now, self.ping_at)
+    }
+}

@@ -1,0 +1,286 @@
+//! `GET /i/stream` at a real master: credits, order, keys, what has no answer, and the goodbye.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::{Error, Message, WebSocket};
+
+use crate::support::binary::{Master, get_with, post, token};
+use crate::support::process::{eventually, signal, workers_of};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const A: &str = "guild:4194304";
+
+/// A caller's end of a stream.
+struct Caller {
+    socket: WebSocket<TcpStream>,
+    credits: usize,
+}
+
+/// What came over a stream.
+#[derive(Debug)]
+enum Came {
+    Answer(Value),
+    Closed(u16),
+}
+
+impl Caller {
+    fn open(master: &Master) -> Self {
+        let mut caller = Self { socket: connect(master).expect("a stream"), credits: 0 };
+        let hello = caller.answer();
+        assert!(hello["hello"]["max_bytes"].as_u64() >= Some(1 << 20), "{hello}");
+        caller.credits = usize::try_from(hello["hello"]["credits"].as_u64().expect("a number"))
+            .expect("it fits");
+        caller
+    }
+
+    fn send(&mut self, line: &Value) {
+        self.send_text(&line.to_string());
+    }
+
+    fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).expect("sent");
+    }
+
+    fn next(&mut self) -> Came {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => {
+                    return Came::Answer(serde_json::from_str(&text).expect("JSON"));
+                }
+                Ok(Message::Close(frame)) => {
+                    return Came::Closed(frame.expect("a code").code.into());
+                }
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn answer(&mut self) -> Value {
+        match self.next() {
+            Came::Answer(answer) => answer,
+            Came::Closed(code) => panic!("closed with {code}"),
+        }
+    }
+
+    fn ask(&mut self, line: &Value) -> Value {
+        self.send(line);
+        self.answer()
+    }
+}
+
+fn connect(master: &Master) -> Result<WebSocket<TcpStream>, Error> {
+    let socket = TcpStream::connect(master.api()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut request =
+        format!("ws://{}/i/stream", master.api()).into_client_request().expect("a request");
+    let header = format!("Internal {}", token(7)).parse().expect("a header");
+    request.headers_mut().insert("Authorization", header);
+    match tungstenite::client::client(request, socket) {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::HandshakeError::Failure(error)) => Err(error),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn event(id: u64, name: &str, data: Value) -> Value {
+    json!({"id": id, "tenant": A, "name": name, "data": data})
+}
+
+fn started(args: &[&str]) -> Master {
+    let master = Master::start(args);
+    master.wait_ready();
+    master
+}
+
+#[test]
+fn each_event_has_the_answer_that_it_wants() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    let echo = |id: u64, more: Value| {
+        let mut line = event(id, "ECHO", json!({"x": [1, "é"]}));
+        line.as_object_mut().expect("one").extend(more.as_object().expect("one").clone());
+        line
+    };
+    assert_eq!(caller.ask(&echo(1, json!({}))), json!({"id": 1, "ok": {"x": [1, "é"]}}));
+    assert_eq!(caller.ask(&echo(1, json!({"want": "ack"}))), json!({"id": 1, "ok": true}));
+    caller.send(&echo(2, json!({"want": "none"})));
+    assert_eq!(caller.ask(&event(3, "AUTHOR", Value::Null)), json!({"id": 3, "ok": "7"}));
+    let other = caller.ask(&echo(4, json!({"author": "8"})));
+    assert_eq!((&other["id"], &other["error"]["kind"]), (&json!(4), &json!("refused")), "{other}");
+    let failed = caller.ask(&event(5, "FAIL", Value::Null));
+    assert_eq!(failed["error"]["kind"], "script");
+    assert_eq!(failed["error"]["sent"], true);
+    let mut late = event(6, "WAIT", json!({"mark": "late", "seconds": 20}));
+    late["deadline_ms"] = json!(200);
+    let late = caller.ask(&late);
+    assert_eq!(
+        (&late["error"]["kind"], &late["error"]["sent"]),
+        (&json!("deadline"), &json!(true))
+    );
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_line_that_is_wrong_has_an_answer_that_says_so() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    for (line, id, says) in [
+        ("", Value::Null, "JSON object"),
+        ("[1]", Value::Null, "JSON object"),
+        (r#"{"tenant":"guild:1","name":"A"}"#, Value::Null, "\"id\" is missing"),
+        (r#"{"id":-1,"tenant":"guild:1","name":"A"}"#, Value::Null, "whole number"),
+        (r#"{"id":9007199254740993,"tenant":"guild:1","name":"A"}"#, Value::Null, "2^53"),
+        (r#"{"id":1,"tenant":"elephant","name":"A"}"#, json!(1), "\"tenant\" names none"),
+        (r#"{"id":2,"tenant":"guild:1"}"#, json!(2), "\"name\" is missing"),
+        (r#"{"id":3,"tenant":"guild:1","name":"A","what":1}"#, json!(3), "unknown field"),
+        (r#"{"id":4,"tenant":"guild:1","name":"A","want":"all"}"#, json!(4), "\"want\""),
+        (r#"{"id":5,"tenant":"guild:1","name":"A","key":""}"#, json!(5), "\"key\""),
+    ] {
+        caller.send_text(line);
+        let answer = caller.answer();
+        assert_eq!(answer["id"], id, "{line}: {answer}");
+        assert_eq!(answer["error"]["kind"], "bad_input", "{line}: {answer}");
+        assert_eq!(answer["error"]["sent"], false, "{line}: {answer}");
+        let message = answer["error"]["message"].as_str().expect("text");
+        assert!(message.contains(says), "{line}: {answer}");
+    }
+    assert_eq!(caller.ask(&event(6, "ECHO", json!(1)))["ok"], 1, "the stream is whole");
+    // Another kind of message is none of a stream's; a request that asks for no WebSocket either.
+    caller.socket.send(Message::binary(vec![1])).expect("sent");
+    assert!(matches!(caller.next(), Came::Closed(1003)));
+    let (status, text) = get_with(master.api(), "/i/stream", &token(7));
+    assert_eq!(status, 426, "{text}");
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_tenant_gets_more_than_its_room_in_order() {
+    let master = started(&["--workers", "2"]);
+    let mut caller = Caller::open(&master);
+    // Far more than a tenant has room for at once: the rest is held.
+    let many = caller.credits as u64;
+    for id in 0..many {
+        caller.send(&event(id, "CALLS", Value::Null));
+    }
+    let mut answers: BTreeMap<u64, u64> = BTreeMap::new();
+    for _ in 0..many {
+        let answer = caller.answer();
+        let calls = answer["ok"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        answers.insert(answer["id"].as_u64().expect("an id"), calls);
+    }
+    for (id, calls) in answers {
+        assert_eq!(calls, id + 1, "in the order in which they were sent");
+    }
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn one_event_more_than_the_credits_is_busy() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    let hold = json!({"mark": "held"});
+    for id in 0..caller.credits as u64 {
+        caller.send(&event(id, "HOLD", hold.clone()));
+    }
+    let twice = caller.ask(&event(0, "ECHO", Value::Null));
+    assert_eq!(twice["error"]["kind"], "bad_input", "{twice}");
+    let answer = caller.ask(&event(1 << 53, "ECHO", Value::Null));
+    assert_eq!(answer["id"], 1u64 << 53);
+    assert_eq!(answer["error"]["kind"], "busy");
+    assert_eq!(answer["error"]["sent"], false);
+    master.release("guild/4194304");
+    for _ in 0..caller.credits {
+        let answer = caller.answer();
+        assert_eq!(answer["ok"], "waited held", "{answer}");
+    }
+    assert_eq!(caller.ask(&event(0, "ECHO", json!(1)))["ok"], 1);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn an_event_with_a_key_runs_once() {
+    let master = started(&["--workers", "1", "--failures-a-minute", "100"]);
+    let mut caller = Caller::open(&master);
+    let keyed = |id: u64, name: &str, data: Value, key: &str| {
+        let mut line = event(id, name, data);
+        line["key"] = json!(key);
+        line
+    };
+    assert_eq!(caller.ask(&keyed(1, "COUNT", Value::Null, "a"))["ok"], 1);
+    let again = caller.ask(&keyed(2, "COUNT", Value::Null, "a"));
+    assert_eq!(
+        (&again["error"]["kind"], &again["error"]["sent"]),
+        (&json!("duplicate"), &json!(true))
+    );
+    assert_eq!(caller.ask(&keyed(3, "COUNT", Value::Null, "b"))["ok"], 2);
+    // Over another stream, and in a request with many, it is the same caller.
+    let mut other = Caller::open(&master);
+    assert_eq!(other.ask(&keyed(1, "COUNT", Value::Null, "a"))["error"]["kind"], "duplicate");
+    let lines = format!(r#"{{"tenant":"{A}","name":"COUNT","key":"b"}}"#);
+    let (_, text) = post(master.api(), "/i/dispatch-events", &token(7), &lines);
+    assert!(text.contains("duplicate"), "{text}");
+    // An event that was not sent may come again; one whose worker died may have run.
+    let mut late = keyed(4, "COUNT", Value::Null, "c");
+    late["deadline_ms"] = json!(0);
+    assert_eq!(caller.ask(&late)["error"]["kind"], "bad_input");
+    caller.send(&keyed(5, "WAIT", json!({"mark": "now", "seconds": 25}), "d"));
+    master.running.wait_stderr("waiting now");
+    signal(workers_of(master.pid())[&0], Signal::KILL);
+    assert_eq!(caller.answer()["error"]["kind"], "outcome_unknown");
+    assert_eq!(caller.ask(&keyed(6, "ECHO", json!(1), "d"))["error"]["kind"], "duplicate");
+    assert_eq!(caller.ask(&keyed(7, "COUNT", Value::Null, "c"))["ok"], 3);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn streams_have_places_of_their_own() {
+    let master = started(&["--workers", "1"]);
+    let mut callers: Vec<Caller> = (0..16).map(|_| Caller::open(&master)).collect();
+    match connect(&master) {
+        Err(Error::Http(response)) => assert_eq!(response.status(), 503),
+        other => panic!("{other:?}"),
+    }
+    drop(callers.pop());
+    let again = eventually("a place", || connect(&master).ok());
+    drop(again);
+    assert_eq!(callers[0].ask(&event(1, "ECHO", json!(1)))["ok"], 1);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_stop_says_goodbye_and_answers_what_runs() {
+    let master = started(&["--workers", "1", "--stop-timeout", "2s"]);
+    let mut caller = Caller::open(&master);
+    caller.send(&event(1, "HOLD", json!({"mark": "now"})));
+    master.running.wait_stderr("waiting now");
+    master.running.signal(Signal::TERM);
+    assert!(caller.answer()["goodbye"]["reason"].is_string());
+    let refused = caller.ask(&event(2, "ECHO", Value::Null));
+    assert_eq!(refused["error"]["kind"], "not_sent");
+    caller.send(&event(3, "ECHO", Value::Null));
+    assert_eq!(caller.answer()["error"]["sent"], false);
+    let answer = caller.answer();
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert_eq!(answer["error"]["kind"], "outcome_unknown", "{answer}");
+    assert!(matches!(caller.next(), Came::Closed(1001)));
+    assert_eq!(master.running.wait().code(), 0);
+}
+
+#[test]
+fn an_idle_stream_ends_at_once_when_the_master_stops() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    assert_eq!(caller.ask(&event(1, "ECHO", json!(1)))["ok"], 1);
+    master.running.signal(Signal::TERM);
+    assert!(caller.answer()["goodbye"]["reason"].is_string());
+    assert!(matches!(caller.next(), Came::Closed(1001)));
+    assert_eq!(master.stop().0.code(), 0);
+}
