@@ -127,8 +127,15 @@ impl Talker {
                 let [from, to] = pair(numbers.fetch_add(1, Ordering::Relaxed) % PAIRS);
                 let (topic, data) = ("ping".to_owned(), data.clone());
                 let outcome = self.outbox.send(TenantMessage { from, to, topic, data, depth: 1 });
-                if outcome != MessageOutcome::Accepted {
-                    return Err(outcome.explanation().to_owned());
+                match outcome {
+                    MessageOutcome::Accepted => {}
+                    // More than a worker may send a second: that bound is the result.
+                    MessageOutcome::Busy => {
+                        std::thread::sleep(Duration::from_millis(1));
+                        now = Instant::now();
+                        continue;
+                    }
+                    _ => return Err(outcome.explanation().to_owned()),
                 }
                 let then = std::mem::replace(&mut now, Instant::now());
                 times.push((now - then).as_nanos() as u64);
