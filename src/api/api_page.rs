@@ -17,6 +17,7 @@ test fails when it is stale. [operations.md](operations.md#the-internal-api) say
 - Bodies and answers are JSON where nothing else is said. *?* marks a member that may be left out.
 - Each route may also answer `BadRequest`, `Restricted`, `MethodNotAllowed`, `Busy` and
   `InternalError`; and, where it needs a token, `NoAuthToken` and `InvalidToken`.
+- *Operation* is the name in the description, which generators make names of functions of.
 - The [errors](#errors) and the [types](#types) stand at the end.
 ";
 
@@ -58,6 +59,12 @@ fn shape(schema: &Value) -> String {
     }
 }
 
+/// The example of a body or an answer, where it is JSON.
+fn example(of: &Value) -> Option<String> {
+    let example = &of["content"]["application/json"]["example"];
+    (!example.is_null()).then(|| format!("`{example}`"))
+}
+
 /// The shape of a body, or its media type where it is not JSON.
 fn content(of: &Value) -> Option<String> {
     let (media, content) = of["content"].as_object()?.iter().next()?;
@@ -72,18 +79,24 @@ fn route(route: &Route<Endpoint>, operation: &Value) -> String {
     let queries =
         operation["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "query");
     lines.extend(queries.map(|one| format!("- `?{}=`: {}", shape(&one["name"]), said(one))));
-    let body = content(&operation["requestBody"]);
-    lines.extend(body.map(|body| format!("- Body: {body}")));
+    let with_example = |line: String, of: &Value| match example(of) {
+        Some(example) => format!("{line}, such as {example}"),
+        None => line,
+    };
+    let body = &operation["requestBody"];
+    lines.extend(content(body).map(|shape| with_example(format!("- Body: {shape}"), body)));
     let answers = operation["responses"].as_object().into_iter().flatten();
     lines.extend(answers.filter(|(status, _)| status.starts_with('2')).map(|(status, answer)| {
         match content(answer) {
-            Some(content) => format!("- {status}: {content}"),
+            Some(content) => with_example(format!("- {status}: {content}"), answer),
             None => format!("- {status}, without a body"),
         }
     }));
     let codes: Vec<String> = route.handler.codes.iter().map(|code| format!("`{code:?}`")).collect();
     lines.extend((!codes.is_empty()).then(|| format!("- Errors: {}", codes.join(", "))));
     lines.extend((route.handler.access == RouteAccess::Anyone).then(|| "- No token".to_owned()));
+    let name = &operation["operationId"];
+    lines.extend(name.as_str().map(|name| format!("- Operation: `{name}`")));
     lines.join("\n") + "\n"
 }
 

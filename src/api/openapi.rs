@@ -41,9 +41,14 @@ pub(super) fn description() -> Value {
     info["version"] = env!("CARGO_PKG_VERSION").into();
     let mut components = words["components"].clone();
     components["schemas"]["Code"]["enum"] = Code::ALL.iter().map(|code| json!(code)).collect();
-    // Wherever it was read from.
-    let servers = json!([{ "url": "/" }]);
-    json!({ "openapi": "3.1.0", "info": info, "servers": servers, "paths": paths, "components": components })
+    json!({
+        "openapi": "3.1.0",
+        "info": info,
+        "servers": words["servers"],
+        "tags": words["tags"],
+        "paths": paths,
+        "components": components,
+    })
 }
 
 fn name_of(route: &Route<Endpoint>) -> String {
@@ -53,8 +58,9 @@ fn name_of(route: &Route<Endpoint>) -> String {
 fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
     let said = &words["operations"][name_of(route)];
     let mut operation = json!({
+        "operationId": said["id"],
+        "tags": [said["tag"]],
         "summary": said["summary"],
-        "operationId": operation_id(route),
         "parameters": parameters(route, words),
         "responses": responses(route, said),
         "security": match route.handler.access {
@@ -63,25 +69,22 @@ fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
         },
     });
     if let Some(body) = said.get("body") {
-        let content = match body {
-            Value::String(media) => json!({ media: {} }),
-            schema => json!({ "application/json": { "schema": schema } }),
-        };
+        let content = media_type(body, said.get("example"));
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation
 }
 
-/// `post_i_kv_tenant_type_tenant_id`: unique, as a method and a path are.
-fn operation_id(route: &Route<Endpoint>) -> String {
-    let words = route
-        .pattern
-        .split(|char: char| !char.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
-    std::iter::once(route.method.as_str().to_lowercase())
-        .chain(words.map(str::to_owned))
-        .collect::<Vec<_>>()
-        .join("_")
+/// The content of a body: what stands for its media type is that of JSON, or its schema.
+fn media_type(content: &Value, example: Option<&Value>) -> Value {
+    let (media, mut described) = match content {
+        Value::String(media) => (media.as_str(), json!({})),
+        schema => ("application/json", json!({ "schema": schema })),
+    };
+    if let Some(example) = example {
+        described["example"] = example.clone();
+    }
+    json!({ media: described })
 }
 
 /// The names in braces of a route's path.
@@ -94,13 +97,17 @@ fn parameters(route: &Route<Endpoint>, words: &Value) -> Vec<Value> {
     let in_query = route.handler.query.iter().map(|name| (*name, "query"));
     let described = |(name, place): (&str, &str)| {
         let said = &words["parameters"][name];
-        json!({
+        let mut parameter = json!({
             "name": name,
             "in": place,
             "required": place == "path",
             "description": said["description"],
             "schema": said["schema"],
-        })
+        });
+        if let Some(example) = said.get("example") {
+            parameter["example"] = example.clone();
+        }
+        parameter
     };
     in_path.chain(in_query).map(described).collect()
 }
@@ -110,9 +117,9 @@ fn responses(route: &Route<Endpoint>, said: &Value) -> Map<String, Value> {
     for (status, content) in said["ok"].as_object().into_iter().flatten() {
         let mut content = match content {
             Value::Null => json!({ "description": "It is done." }),
-            Value::String(media) => json!({ "description": "As asked.", "content": { media: {} } }),
-            schema => {
-                json!({ "description": "As asked.", "content": { "application/json": { "schema": schema } } })
+            content => {
+                let example = said["answers"].get(status);
+                json!({ "description": "As asked.", "content": media_type(content, example) })
             }
         };
         if let Some(headers) = said["headers"].get(status) {
@@ -187,12 +194,15 @@ mod tests {
             assert!(said["summary"].is_string(), "{}", name_of(route));
             assert!(said["ok"].as_object().is_some_and(|ok| !ok.is_empty()), "{}", name_of(route));
             let takes_body = route.handler.codes.contains(&Code::TooLarge);
+            let has = ["body", "example"].map(|member| said.get(member).is_some());
             assert_eq!(
-                said.get("body").is_some(),
-                takes_body,
-                "{}: a body, and codes with TooLarge",
+                has,
+                [takes_body; 2],
+                "{}: a body with an example, and codes with TooLarge",
                 name_of(route)
             );
+            let answers = said["answers"].as_object().into_iter().flatten();
+            answers.for_each(|(status, _)| assert!(!said["ok"][status].is_null(), "{status}"));
         }
         for name in described.keys() {
             assert!(ROUTES.iter().any(|route| name_of(route) == *name), "there is no route {name}");
@@ -240,6 +250,8 @@ mod tests {
     #[test]
     fn references_resolve_and_operation_names_are_unique() {
         let description = description();
+        let tags = description["tags"].as_array().expect("a list");
+        let is_tag = |named: &Value| tags.iter().any(|tag| tag["name"] == *named);
         let mut ids = Vec::new();
         let mut open = vec![&description];
         while let Some(value) = open.pop() {
@@ -249,7 +261,12 @@ mod tests {
                         let target = description.pointer(reference.trim_start_matches('#'));
                         assert!(target.is_some(), "{reference}");
                     }
-                    ids.extend(members.get("operationId").and_then(Value::as_str));
+                    if let Some(Value::String(id)) = members.get("operationId") {
+                        // Generators make names of functions of them.
+                        assert!(id.bytes().all(|byte| byte.is_ascii_alphabetic()), "{id}");
+                        assert!(is_tag(&members["tags"][0]), "{id} has a tag that is described");
+                        ids.push(id.as_str());
+                    }
                     open.extend(members.values());
                 }
                 Value::Array(items) => open.extend(items),
