@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::source::{self, Files};
-use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, walk::walk, without_head};
+use super::source::{self, File, Files};
+use super::{INIT, MAIN, MAIN_FILE, compile, lexer::At, resolve, walk::walk, without_head};
 use crate::base::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -58,6 +58,11 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
         let message = "there is none: tenants without a template of their own have nothing to run";
         findings.push(Finding::fatal(MAIN_FILE, 0, message));
     }
+    let twice = files.files.iter().filter(|file| exists(&format!("{}/{INIT}", file.module)));
+    findings.extend(twice.map(|File { name, module, .. }| {
+        let message = format!("it is what \"{module}\" means, and {module}/init.luau is not");
+        Finding { is_fatal: false, ..Finding::fatal(name, 0, message) }
+    }));
     let found = files
         .files
         .iter()
@@ -174,7 +179,7 @@ mod tests {
             "faulty",
             &[
                 ("lib/a.luau", "local ok = 1\n\nreturn require('nowhere')"),
-                ("lib/b.luau", "return require(\"../main\")"),
+                ("lib/b.luau", "return require(\"../../main\")"),
                 ("lib/c.luau", "local x =\nreturn 1"),
                 ("lib/big.luau", &big),
             ],
@@ -185,13 +190,28 @@ mod tests {
             findings[0],
             "lib/a.luau:3:16: cannot require \"nowhere\": there is no such module"
         );
-        assert_eq!(findings[1], "lib/b.luau:1:16: cannot require \"../main\": a name has no ..");
+        assert_eq!(
+            findings[1],
+            "lib/b.luau:1:16: cannot require \"../../main\": it leads out of the template directory"
+        );
         assert_eq!(
             findings[2],
             "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled"
         );
         assert!(findings[3].starts_with("lib/c.luau:2: Expected identifier"), "{}", findings[3]);
         assert!(findings[4].starts_with("main.luau: there is none"), "{}", findings[4]);
+    }
+
+    #[test]
+    fn a_name_that_means_two_modules_is_found() {
+        let files = [
+            ("main.luau", "return require('./lib')"),
+            ("lib.luau", "return require('@self/a')"),
+            ("lib/init.luau", "return require('@self/a'), require('./main')"),
+            ("lib/a.luau", "return 1"),
+        ];
+        let said = "lib.luau: it is what \"lib\" means, and lib/init.luau is not";
+        assert_eq!(Scratch::new("twice", &files).findings(), [said]);
     }
 
     #[test]

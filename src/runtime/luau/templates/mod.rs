@@ -170,71 +170,153 @@ impl Templates {
     }
 }
 
-/// The full name of the module that `name` means in the module `from`: `./x` is beside it, any
-/// other from the top.
+/// The module that a folder stands for, if it has one.
+const INIT: &str = "init";
+
+/// The full name of the module that `name` means in the module `from`: the one answer for all that
+/// run or check templates. As in Luau, `./x` and `../x` are beside the module and above it, where
+/// an `init.luau` stands for its folder, and `@self/x` is in the module's own folder. Any other
+/// name is from the top.
 fn resolve(exists: impl Fn(&str) -> bool, from: &str, name: &str) -> Result<String, String> {
     let refuse = |why: &str| Err(format!("cannot require \"{name}\": {why}"));
-    if name.is_empty() || name.contains(['\\', ':', '\0']) {
-        return refuse("not the name of a module");
+    let own = if from == INIT { "" } else { from.strip_suffix("/init").unwrap_or(from) };
+    let beside = own.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let (folders, path) = match name.split_once('/') {
+        Some(("@self", path)) if from == MAIN => (vec![""], path),
+        Some(("@self", path)) if own != from => (vec![own], path),
+        // Luau means the folder of the module's name, editors the one that its file is in.
+        Some(("@self", path)) => (vec![own, beside], path),
+        _ if name.starts_with('@') => return refuse("@self/ is the only alias"),
+        Some(("." | "..", _)) if from == INIT => return refuse(LEADS_OUT),
+        Some(("." | "..", _)) => (vec![beside], name),
+        Some(("", _)) => {
+            return refuse(
+                "modules are found in the template directory only, so a name does not start with /",
+            );
+        }
+        _ if name.split('/').any(|part| part == "..") => {
+            return refuse("a name from the top has no .., one that begins with ./ or ../ may");
+        }
+        _ => (vec![""], name),
+    };
+    for folder in folders {
+        let module = match joined(folder, path) {
+            Ok(module) => module,
+            Err(why) => return refuse(why),
+        };
+        let of_folder = format!("{module}/{INIT}");
+        if exists(&module) {
+            return Ok(module);
+        } else if exists(&of_folder) {
+            return Ok(of_folder);
+        }
     }
-    if name.starts_with('/') {
-        return refuse(
-            "modules are found in the template directory only, so a name does not start with /",
-        );
-    }
-    if name.starts_with('@') {
-        return refuse("there are no aliases");
-    }
-    let beside = name.strip_prefix("./");
-    let folder = beside.and_then(|_| from.rsplit_once('/')).map_or("", |(folder, _)| folder);
+    refuse(if name.ends_with(".luau") { "leave .luau out" } else { "there is no such module" })
+}
+
+const LEADS_OUT: &str = "it leads out of the template directory";
+
+/// The name of the module that a path in a folder of the templates leads to.
+fn joined(folder: &str, path: &str) -> Result<String, &'static str> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in beside.unwrap_or(name).split('/') {
+    for part in path.split('/') {
         match part {
-            ".." => return refuse("a name has no .."),
-            "" | "." => return refuse("not the name of a module"),
+            "." => {}
+            ".." => {
+                parts.pop().ok_or(LEADS_OUT)?;
+            }
+            "" => return Err("not the name of a module"),
+            part if part.contains(['\\', ':', '\0']) => return Err("not the name of a module"),
             part => parts.push(part),
         }
     }
-    let module = parts.join("/");
-    if exists(&module) {
-        Ok(module)
-    } else if name.ends_with(".luau") {
-        refuse("leave .luau out")
-    } else {
-        refuse("there is no such module")
-    }
+    if parts.is_empty() { Err("not the name of a module") } else { Ok(parts.join("/")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MODULES: [&str; 9] = [
+        "main",
+        "words",
+        "lib/words",
+        "lib/deep/x",
+        "lib/deep/init",
+        "lib/deep/more/y",
+        "lib/words/part",
+        "twice",
+        "twice/init",
+    ];
+
     fn resolved(from: &str, name: &str) -> Result<String, String> {
-        resolve(|module| ["main", "words", "lib/words", "lib/deep/x"].contains(&module), from, name)
+        resolve(|module| MODULES.contains(&module), from, name)
+    }
+
+    #[track_caller]
+    fn assert_resolves(from: &str, names: &[(&str, &str)]) {
+        for (name, module) in names {
+            assert_eq!(resolved(from, name).as_deref(), Ok(*module), "{name} in {from}");
+        }
     }
 
     #[test]
-    fn names_are_from_the_top_or_beside() {
-        assert_eq!(resolved("main", "lib/words").as_deref(), Ok("lib/words"));
-        assert_eq!(resolved("lib/words", "words").as_deref(), Ok("words"));
-        assert_eq!(resolved("lib/other", "./words").as_deref(), Ok("lib/words"));
-        assert_eq!(resolved("lib/other", "./deep/x").as_deref(), Ok("lib/deep/x"));
-        assert_eq!(resolved("main", "./words").as_deref(), Ok("words"));
+    fn names_are_from_the_top_or_from_the_module() {
+        assert_resolves("main", &[("lib/words", "lib/words"), ("./words", "words")]);
+        assert_resolves("main", &[("@self/lib/words", "lib/words"), ("lib/deep", "lib/deep/init")]);
+        assert_resolves("lib/words", &[("words", "words"), ("./words", "lib/words")]);
+        assert_resolves("lib/words", &[("../words", "words"), ("./../lib/words", "lib/words")]);
+        assert_resolves("lib/other", &[("./deep/x", "lib/deep/x"), ("./deep", "lib/deep/init")]);
+        assert_resolves("lib/deep/x", &[("../words", "lib/words"), ("../../words", "words")]);
+        assert_resolves("lib/deep/x", &[("./more/../x", "lib/deep/x")]);
+    }
+
+    #[test]
+    fn an_init_stands_for_its_folder() {
+        let init = [("./words", "lib/words"), ("../words", "words"), ("@self/x", "lib/deep/x")];
+        assert_resolves("lib/deep/init", &init);
+        assert_resolves("lib/deep/init", &[("@self/more/y", "lib/deep/more/y")]);
+        assert_resolves("init", &[("@self/words", "words"), ("lib/words", "lib/words")]);
+        assert_resolves("main", &[("twice", "twice"), ("twice/init", "twice/init")]);
+    }
+
+    #[test]
+    fn self_is_the_folder_of_the_module_or_of_its_file() {
+        assert_resolves(
+            "lib/words",
+            &[("@self/part", "lib/words/part"), ("@self/deep/x", "lib/deep/x")],
+        );
     }
 
     #[test]
     fn no_name_leads_out_of_the_templates() {
+        for (from, name) in [
+            ("main", "../main"),
+            ("lib/words", "../../main"),
+            ("lib/words", "./../../lib/words"),
+            ("lib/words", "@self/../../../main"),
+            ("lib/deep/init", "../../main"),
+            ("init", "./main"),
+            ("main", "@self/../main"),
+        ] {
+            let refusal = resolved(from, name).expect_err(name);
+            let expected = format!("cannot require \"{name}\": {LEADS_OUT}");
+            assert_eq!(refusal, expected, "in {from}");
+        }
         for name in [
             "",
+            ".",
             "..",
-            "../main",
+            "./",
+            "../",
             "lib/../../main",
-            "./../main",
             "/etc/passwd",
             "lib//words",
             "a\\b",
             "C:x",
             "@self",
+            "@self/",
+            "@other/x",
             "x\0",
         ] {
             let refusal = resolved("lib/words", name).expect_err(name);
