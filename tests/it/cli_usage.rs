@@ -104,6 +104,7 @@ fn every_command_explains_itself() {
         "migrate",
         "store",
         "check",
+        "types",
     ];
     for command in commands {
         let help = run(&[command, "--help"]);

@@ -28,6 +28,7 @@ pub(super) mod store;
 pub(super) mod template;
 pub(super) mod tenant;
 pub(super) mod token;
+pub(super) mod types;
 pub(super) mod version;
 pub(super) mod worker;
 pub(super) mod workers;

@@ -71,7 +71,7 @@ use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
 pub use self::runtime_error::RuntimeError;
-pub use self::templates::{Finding, check, check_file, check_source};
+pub use self::templates::{Finding, check, check_file, check_source, definitions};
 use self::templates::{Look, TemplateCache, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};

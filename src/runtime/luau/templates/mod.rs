@@ -22,6 +22,7 @@ use std::sync::Arc;
 use mlua::chunk::Compiler;
 
 pub use self::check::{Finding, check, check_file, check_source};
+pub use self::known::definitions;
 use self::lexer::LuauToken;
 pub(super) use self::template_cache::TemplateCache;
 pub(super) use self::watch::{Look, Watch};

@@ -54,7 +54,7 @@ pub(super) struct Arguments<'a> {
 impl Arguments<'_> {
     /// What keeps a method from being called with them.
     fn problem(&self, of: &Known, method: &str) -> Option<String> {
-        let parameters = known::parameters(of, method);
+        let parameters = of.parameters(method);
         let call = format!("{}:{method}({})", of.name, parameters.join(", "));
         let missing = parameters.get(self.values.len()..).unwrap_or_default();
         if !missing.is_empty() && !self.is_open {
@@ -250,11 +250,11 @@ impl<'a> Names<'a> {
         let shape = match known.kind {
             MemberKind::Methods if is_method => Shape::Called(known, member),
             MemberKind::Methods => Shape::Method(known, member),
-            MemberKind::Fields if *known == known::CTX && name == "event" => Shape::Event,
-            MemberKind::Fields if *known == known::CTX => {
+            MemberKind::Fields if *known == *known::CTX && name == "event" => Shape::Event,
+            MemberKind::Fields if *known == *known::CTX => {
                 known::ctx_member(name).map_or(Shape::Unknown, Shape::Known)
             }
-            MemberKind::Fields if *known == known::EVENT && name == "data" => Shape::Data,
+            MemberKind::Fields if *known == *known::EVENT && name == "data" => Shape::Data,
             MemberKind::Fields => Shape::Unknown,
         };
         Value { shape, path: name.to_owned(), ..of }

@@ -5,11 +5,13 @@
 //! there is nothing to complain about here. Precedence does not matter, types are passed over.
 //! Where a future grammar is not understood it goes on with the next token.
 
+mod definitions;
 mod expressions;
 #[cfg(test)]
 mod tests;
 mod types;
 
+pub(super) use self::definitions::{Declaration, DeclaredMember, declarations};
 use self::expressions::Place;
 use super::lexer::{At, LuauToken, tokens};
 use super::names::{Names, Value};

@@ -1,0 +1,24 @@
+//! `mesophyll types`: what templates find, as definitions for editors and analysers of Luau.
+
+use crate::cli::parse::args::Args;
+use crate::cli::{CliError, Command};
+
+pub(in crate::cli) const COMMAND: Command = Command {
+    name: "types",
+    usage: "",
+    about: "print the definitions that editors and analysers of Luau read",
+    options: &[],
+    examples: &["mesophyll types > mesophyll.d.luau"],
+    run,
+};
+
+#[cfg(feature = "luau")]
+fn run(args: &Args) -> Result<(), CliError> {
+    args.need_no_words()?;
+    crate::cli::console::output::print(crate::runtime::luau::definitions().trim_end())
+}
+
+#[cfg(not(feature = "luau"))]
+fn run(_: &Args) -> Result<(), CliError> {
+    super::luau::need_luau()
+}
