@@ -37,6 +37,7 @@ pub const AIMS: &[Aim] = &[
     Aim { case: "nowait_tiny", bound: Bound::AsyncAtLeast(3.0) },
     Aim { case: "dispatch_10m_p50", bound: Bound::AsyncAtMost(0.8) },
     Aim { case: "api_dispatch_64", bound: Bound::AsyncAtLeast(1.5) },
+    Aim { case: "api_stream_64", bound: Bound::AsyncAtLeast(1.5) },
     Aim { case: "cpu_per_million_tiny_64", bound: Bound::AsyncAtMost(0.3) },
     Aim { case: "kv_get_pg_p50", bound: Bound::AsyncAtMost(0.6) },
     Aim { case: "kv_get_pg_16", bound: Bound::AsyncAtLeast(1.5) },

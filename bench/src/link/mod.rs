@@ -16,6 +16,7 @@ mod messages;
 mod nats;
 mod ours;
 mod pair;
+mod stream;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
@@ -438,8 +439,11 @@ impl Runner<'_> {
             };
             Contestant { role, measure: Box::new(measure) }
         };
-        let contestants = vec![turn(Role::Ours, Side::OursApi), turn(Role::Async, Side::PeerApi)];
-        self.case("api_dispatch", 64, self.fresh_plan(FLIGHT_LASTING_MIN), contestants)
+        for (name, ours) in [("api_dispatch", Side::OursApi), ("api_stream", Side::OursStream)] {
+            let contestants = vec![turn(Role::Ours, ours), turn(Role::Async, Side::PeerApi)];
+            self.case(name, 64, self.fresh_plan(FLIGHT_LASTING_MIN), contestants)?;
+        }
+        Ok(())
     }
 
     /// From a tenant of one worker to one of another.

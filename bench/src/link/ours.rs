@@ -90,7 +90,8 @@ pub(super) fn start_master(
 /// A master's process: says its address and its workers' tokens, then does what it is asked.
 pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), String> {
     let secret = Secret::random();
-    let api = (side == Side::OursApi).then(|| ApiConfig::new(secret.clone()));
+    let has_api = matches!(side, Side::OursApi | Side::OursStream);
+    let api = has_api.then(|| ApiConfig::new(secret.clone()));
     let (master, tokens) = start_master(workers, store, api)?;
     let address = match side {
         Side::OursUnix | Side::OursMessages => hand_out(&master, workers)?,

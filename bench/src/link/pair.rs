@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::asked::{Kind, Load, Outcome};
-use super::{grpc, http, messages, nats, ours, theirs};
+use super::{grpc, http, messages, nats, ours, stream, theirs};
 
 /// For workers to get ready, or a link to be noticed to be lost.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +29,8 @@ pub enum Side {
     OursMessages,
     /// Dispatches come through the internal API.
     OursApi,
+    /// The same over one stream.
+    OursStream,
     Peer,
     /// Dispatches come through a route of axum's.
     PeerApi,
@@ -37,11 +39,12 @@ pub enum Side {
 }
 
 impl Side {
-    const ALL: [Side; 8] = [
+    const ALL: [Side; 9] = [
         Side::Ours,
         Side::OursUnix,
         Side::OursMessages,
         Side::OursApi,
+        Side::OursStream,
         Side::Peer,
         Side::PeerApi,
         Side::Nats,
@@ -54,6 +57,7 @@ impl Side {
             Side::OursUnix => "ours-unix",
             Side::OursMessages => "ours-messages",
             Side::OursApi => "ours-api",
+            Side::OursStream => "ours-stream",
             Side::Peer => "peer",
             Side::PeerApi => "peer-api",
             Side::Nats => "nats",
@@ -81,9 +85,13 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
         [name, "master", workers, store, address] => {
             let store = (*store != "-").then_some(*store);
             match side(name) {
-                Some(side @ (Side::Ours | Side::OursUnix | Side::OursMessages | Side::OursApi)) => {
-                    ours::master(number(workers)?, store, side)
-                }
+                Some(
+                    side @ (Side::Ours
+                    | Side::OursUnix
+                    | Side::OursMessages
+                    | Side::OursApi
+                    | Side::OursStream),
+                ) => ours::master(number(workers)?, store, side),
                 Some(Side::Peer | Side::PeerApi) => theirs::master(number(workers)?, store),
                 Some(Side::Nats) => nats::master(),
                 Some(Side::Grpc) => grpc::master(address),
@@ -99,7 +107,9 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                 is_luau: *kind == "luau",
             };
             match side(name) {
-                Some(Side::Ours | Side::OursUnix | Side::OursApi) => ours::worker(&role),
+                Some(Side::Ours | Side::OursUnix | Side::OursApi | Side::OursStream) => {
+                    ours::worker(&role)
+                }
                 Some(Side::OursMessages) => messages::worker(&role),
                 Some(Side::Peer | Side::PeerApi) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),
@@ -212,10 +222,13 @@ impl Pair {
         // Templates tell by themselves.
         let is_counted = load.kind == Kind::Nowait || has_messages && !self.spec.is_luau;
         let handled = if is_counted { self.handled()? } else { 0 };
-        let outcome: Outcome = if matches!(self.spec.side, Side::OursApi | Side::PeerApi) {
+        let has_api = matches!(self.spec.side, Side::OursApi | Side::OursStream | Side::PeerApi);
+        let outcome: Outcome = if has_api {
             let line = self.master.ask("api")?;
             let (address, authorization) = line.split_once(' ').ok_or_else(|| line.clone())?;
-            http::drive(address, authorization, load)?
+            let is_stream = self.spec.side == Side::OursStream;
+            let drive = if is_stream { stream::drive } else { http::drive };
+            drive(address, authorization, load)?
         } else {
             let driver = if has_messages { &mut self.workers[0] } else { &mut self.master };
             driver.ask(&load.to_string())?.parse()?
