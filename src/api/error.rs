@@ -1,10 +1,10 @@
 //! The table of errors that callers of the internal API see: a code for programs, a message for
 //! people, and whether what was asked may have been done (docs/api.md).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::error::{DbError, DispatchError};
-use crate::base::labels::labels;
+use crate::base::labels::{Label as _, labels};
 use crate::net::http::{BodyError, Refusal, Response};
 use crate::net::stream::Peer;
 
@@ -134,6 +134,34 @@ impl ApiError {
     /// Whether another master has the tenant, and nothing was done.
     pub(super) fn is_not_owner(&self) -> bool {
         self.code == Code::NotOwner && !self.sent
+    }
+
+    /// The error that another master answered; `None` if it is none.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Read {
+            message: String,
+            code: String,
+            sent: bool,
+        }
+        let Read { message, code, sent } = serde_json::from_slice(text).ok()?;
+        Some(Self { sent, ..Self::new(Code::of_name(code.as_bytes())?, message) })
+    }
+
+    /// The same as the error of a dispatch.
+    pub(super) fn into_dispatch_error(self) -> DispatchError {
+        let Self { message, code, sent, .. } = self;
+        match code {
+            Code::ScriptError => DispatchError::Script(message),
+            Code::Deadline => DispatchError::Deadline { sent },
+            _ if sent => DispatchError::OutcomeUnknown(message),
+            Code::Busy => DispatchError::Busy(message),
+            Code::Banned => DispatchError::Banned,
+            Code::Quarantined => DispatchError::Quarantined,
+            Code::NoWorker | Code::NotOwner | Code::Unavailable => DispatchError::NoWorker(message),
+            Code::BadRequest | Code::TooLarge => DispatchError::BadInput(message),
+            _ => DispatchError::NotSent(message),
+        }
     }
 
     /// The error of something that never became a request, or to a source that is not answered.

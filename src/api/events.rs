@@ -14,16 +14,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::admission::Permit;
 use super::dispatch::answer_text;
 use super::error::ApiError;
-use super::event_keys::{EventKey, EventKeys, KeyClaim};
+use super::event_door::{EventDoor, EventTaken};
+use super::event_keys::{EventKey, KeyClaim};
 use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
 use super::waits::Waits;
 use super::{Api, Call, GATHER_BYTES};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, API_EVENTS_UNDER_WAY};
-use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Refused, Request, RequestId};
+use crate::dispatch::worker_like::next_request_id;
+use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::net::http::{Body, Response};
-use crate::wire::data::TenantId;
+use crate::wire::data::{EncodedValue, TenantId};
 
 /// How often is looked whether the API has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -44,9 +45,8 @@ pub(super) fn dispatch_events(
     }
     let (answers_tx, answers_rx) = bounded(API_EVENTS_UNDER_WAY);
     let events = EventLines {
-        pool: api.pool.clone(),
+        door: EventDoor::of(api),
         waits: api.waits.clone(),
-        keys: api.event_keys.clone(),
         terms: LineTerms { caller: call.caller, default_deadline: api.config.default_deadline },
         lines: lines.into_owned(),
         read: 0,
@@ -64,9 +64,8 @@ pub(super) fn dispatch_events(
 /// The lines of a request, and what came of them. Dropped, because the caller has gone, it gives
 /// up what is under way.
 struct EventLines {
-    pool: Arc<dyn WorkerLike>,
+    door: EventDoor,
     waits: Arc<Waits>,
-    keys: Arc<EventKeys>,
     terms: LineTerms,
     lines: Vec<u8>,
     /// So many bytes of the lines have been read.
@@ -89,6 +88,7 @@ type LinePlace = (Instant, u64);
 struct LineUnderWay {
     tenant: TenantId,
     id: RequestId,
+    want: WantedAnswer,
     key: Option<EventKey>,
 }
 
@@ -141,7 +141,7 @@ impl EventLines {
     }
 
     fn claim(&self, line: &EventLine) -> KeyClaim {
-        let claim = |key: &EventKey| self.keys.claim(key, Instant::now());
+        let claim = |key: &EventKey| self.door.keys.claim(key, Instant::now());
         line.key.as_ref().map_or(KeyClaim::First, claim)
     }
 
@@ -153,33 +153,26 @@ impl EventLines {
             let error = DispatchError::NotSent("the master stops".to_owned());
             return self.write_result(text, number, Err(error), key);
         }
-        let answer = if want == WantedAnswer::Result {
-            let answers_tx = self.answers_tx.clone();
+        let id = next_request_id();
+        self.under_way.insert(place, LineUnderWay { tenant, id, want, key });
+        let answers_tx = self.answers_tx.clone();
+        let answer = || {
+            let answers_tx = answers_tx.clone();
             // There is room for all that are not answered, and each is answered once.
             Answer::callback(move |result| drop(answers_tx.try_send((place, result))))
-        } else {
-            Answer::unawaited()
         };
-        let request = Request::new(tenant, job, until, answer);
-        let mut key = Some(key);
-        if want == WantedAnswer::Result {
-            let key = key.take().flatten();
-            self.under_way.insert(place, LineUnderWay { tenant, id: request.id, key });
-        }
-        let Err(refused) = self.pool.try_submit(request) else {
-            if want == WantedAnswer::Ack {
-                write(text, &AnswerOf("line", Some(number)).ok("true"));
+        match self.door.offer((tenant, id), job, until, want, answer) {
+            Ok(EventTaken::Awaited) => {}
+            Ok(EventTaken::InQueue) => self.finish(place, Ok(EncodedValue::null()), text),
+            Err(refused) => {
+                let (job, error) = *refused;
+                let key = self.under_way.remove(&place).and_then(|line| line.key);
+                if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
+                    self.held = Some((number, EventLine { tenant, job, until, want, key }));
+                } else {
+                    self.write_result(text, number, Err(error), key);
+                }
             }
-            return;
-        };
-        let line = self.under_way.remove(&place);
-        let key = key.unwrap_or_else(|| line.and_then(|line| line.key));
-        let Refused { request: Request { job, answer, .. }, error } = *refused;
-        answer.refuse(&error);
-        if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
-            self.held = Some((number, EventLine { tenant, job, until, want, key }));
-        } else {
-            self.write_result(text, number, Err(error), key);
         }
     }
 
@@ -211,6 +204,11 @@ impl EventLines {
 
     fn finish(&mut self, place: LinePlace, result: DispatchResult, text: &mut String) {
         match self.under_way.remove(&place) {
+            Some(LineUnderWay { want, .. }) if want != WantedAnswer::Result && result.is_ok() => {
+                if want == WantedAnswer::Ack {
+                    write(text, &AnswerOf("line", Some(place.1)).ok("true"));
+                }
+            }
             Some(line) => self.write_result(text, place.1, result, line.key),
             // One that was given up has been answered.
             None => self.given_up = self.given_up.saturating_sub(1),
@@ -223,7 +221,7 @@ impl EventLines {
         let (tenant, id) = (line.tenant, line.id);
         if !self.waits.are_over() {
             // To give it up is to answer it, if no answer has come before.
-            self.pool.cancel(tenant, id);
+            self.door.pool.cancel(tenant, id);
             while let Ok((place, result)) = self.answers_rx.try_recv() {
                 self.finish(place, result, text);
             }
@@ -231,7 +229,7 @@ impl EventLines {
         let Some(line) = self.under_way.remove(&place) else { return };
         self.given_up += 1;
         let error = if self.waits.are_over() {
-            self.pool.cancel(tenant, id);
+            self.door.pool.cancel(tenant, id);
             DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
         } else {
             DispatchError::Deadline { sent: true }
@@ -251,7 +249,7 @@ impl EventLines {
         if let (Some(key), Err(error)) = (key, &result)
             && !error.sent()
         {
-            self.keys.release(&key);
+            self.door.keys.release(&key);
         }
         let answer = match result.map(|value| answer_text(&value, &mut self.permit)) {
             Ok(Ok(value)) => whose.ok(&value),
@@ -265,11 +263,11 @@ impl EventLines {
 impl Drop for EventLines {
     fn drop(&mut self) {
         for line in self.under_way.values() {
-            self.pool.cancel(line.tenant, line.id);
+            self.door.pool.cancel(line.tenant, line.id);
         }
         // It was never handed over.
         if let Some(key) = self.held.take().and_then(|(_, line)| line.key) {
-            self.keys.release(&key);
+            self.door.keys.release(&key);
         }
     }
 }

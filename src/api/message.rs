@@ -1,29 +1,22 @@
 //! `POST /i/message/…`: a message for a tenant, of staff or of another master's tenant; and the way
 //! of messages to other masters, which is that of any request for a tenant.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
-use super::request_id::RequestName;
-use super::routes::ROUTES;
-use super::{Api, Call, text, token};
+use super::{Api, Call, text};
 use crate::base::error::DispatchError;
 use crate::base::labels::Label as _;
 use crate::base::limits::{
     MESSAGE_BODY_MAX_BYTES, TENANT_MESSAGE_MAX_BYTES, TENANT_MESSAGE_TOPIC_MAX_BYTES,
 };
-use crate::net::http::router::{self, Found};
-use crate::net::http::{Body, Method, RequestHead, Response, ResponseBody};
+use crate::net::http::{Body, Response, ResponseBody};
 use crate::wire::data::{MessageOutcome, TenantId, TenantMessage};
 use crate::wire::json;
-
-/// For how many seconds the token is good with which a master forwards a message. Those that carry
-/// it need it for the message's deadline, by clocks that may differ.
-const TOKEN_SECONDS: u64 = 120;
 
 /// A tenant's message as masters tell it each other.
 #[derive(Serialize)]
@@ -94,51 +87,22 @@ impl Api {
         message: &TenantMessage,
         deadline: Instant,
     ) -> MessageOutcome {
-        let answer = match self.message_request(message) {
-            Some((head, body)) => self.ask_as_master(&head, &body, deadline),
-            None => return MessageOutcome::Busy,
-        };
-        match answer {
+        let Some(body) = message_body(message) else { return MessageOutcome::Busy };
+        let (kind, snowflake) = (message.to.kind().as_str(), message.to.snowflake());
+        let path = format!("/i/message/{kind}/{snowflake}");
+        match self.ask_as_master(&path, None, body, deadline) {
             Ok(response) => outcome_of(&response),
             Err(error) if error.was_sent() => MessageOutcome::Unknown,
             Err(_) => MessageOutcome::Busy,
         }
     }
+}
 
-    /// The request that another master would make.
-    fn message_request(&self, message: &TenantMessage) -> Option<(RequestHead, Vec<u8>)> {
-        let TenantMessage { from, to, topic, data, depth } = message;
-        let data = RawValue::from_string(json::json_from_encoded(data).ok()?).ok()?;
-        let body = Forwarded { from: from.to_string(), depth: *depth, topic, data: &data };
-        let body = serde_json::to_vec(&body).ok()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let token = token::mint(&self.config.secret, 0, now + TOKEN_SECONDS);
-        let (kind, snowflake) = (to.kind().as_str(), to.snowflake());
-        let head = format!(
-            "POST /i/message/{kind}/{snowflake} HTTP/1.1\r\nHost: master\r\n\
-             Authorization: Internal {token}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        Some((RequestHead::parse(head, ([127, 0, 0, 1], 0).into()).ok()?, body))
-    }
-
-    fn ask_as_master(
-        &self,
-        head: &RequestHead,
-        body: &[u8],
-        deadline: Instant,
-    ) -> Result<Response, ApiError> {
-        let unavailable = || ApiError::new(Code::Unavailable, "there is no other master");
-        let cluster = self.ready.cluster().ok_or_else(unavailable)?;
-        let Found::Route(route, params) = router::find(ROUTES, Method::Post, head.path()) else {
-            return Err(unavailable());
-        };
-        let kind = route.handler.tenant.ok_or_else(unavailable)?;
-        let id = RequestName::of(head);
-        let until = Some(deadline);
-        let mut call = Call { head, id: &id, params, caller: None, until, is_of_master: true };
-        self.answer_for_tenant(cluster, route, kind, &mut call, &mut Body::from_bytes(body))
-    }
+fn message_body(message: &TenantMessage) -> Option<Vec<u8>> {
+    let TenantMessage { from, topic, data, depth, .. } = message;
+    let data = RawValue::from_string(json::json_from_encoded(data).ok()?).ok()?;
+    let body = Forwarded { from: from.to_string(), depth: *depth, topic, data: &data };
+    serde_json::to_vec(&body).ok()
 }
 
 /// What an answer of this or another master says.

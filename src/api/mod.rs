@@ -15,6 +15,7 @@ mod broadcast;
 mod cluster;
 mod dispatch;
 mod error;
+mod event_door;
 mod event_keys;
 mod event_line;
 mod events;
@@ -50,7 +51,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::Level;
 
 use self::admission::{Admission, Amounts};
-use self::cluster::{Forwarder, HOP, MASTER, PEER, PeerNonces, REFUSED};
+use self::cluster::{EventForwarder, Forwarder, HOP, MASTER, PEER, PeerNonces, REFUSED};
 use self::error::ApiError;
 use self::event_keys::EventKeys;
 use self::history::{History, Recorder};
@@ -171,6 +172,7 @@ impl InternalApi {
         // The first and only time.
         let _ = api.http.set(server.watch());
         let forwarding = Arc::downgrade(&api);
+        api.event_forwarder.ask_through(forwarding.clone());
         api.ready.messages().forward_by(Box::new(move |message, deadline| {
             let api = forwarding.upgrade();
             api.map_or(MessageOutcome::Busy, |api| api.forward_message(message, deadline))
@@ -205,6 +207,7 @@ impl InternalApi {
         if let Some(cluster) = self.api.ready.cluster() {
             cluster.table.end();
         }
+        self.api.event_forwarder.finish();
         self.server.shutdown(Instant::now() + FAREWELL);
     }
 }
@@ -235,6 +238,7 @@ pub(crate) struct Api {
     statuses: Arc<AtomicUsize>,
     event_keys: Arc<EventKeys>,
     streams: Arc<Streams>,
+    event_forwarder: Arc<EventForwarder>,
     history: History,
     answered: Statuses,
     /// Of its own server, once that runs.
@@ -297,6 +301,7 @@ impl Api {
             statuses: Arc::default(),
             event_keys: Arc::default(),
             streams: Arc::default(),
+            event_forwarder: EventForwarder::new(),
             history: History::default(),
             answered: Statuses::default(),
             http: OnceLock::new(),

@@ -9,7 +9,13 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message, WebSocket};
 
+#[cfg(feature = "postgres")]
+use crate::support::TempDir;
 use crate::support::binary::{Master, get_with, post, token};
+#[cfg(feature = "postgres")]
+use crate::support::cluster::{place, tenants_of};
+#[cfg(feature = "postgres")]
+use crate::support::postgres::{self, Locale, Schema};
 use crate::support::process::{eventually, signal, workers_of};
 
 /// Longer than anything here takes.
@@ -283,4 +289,66 @@ fn an_idle_stream_ends_at_once_when_the_master_stops() {
     assert!(caller.answer()["goodbye"]["reason"].is_string());
     assert!(matches!(caller.next(), Came::Closed(1001)));
     assert_eq!(master.stop().0.code(), 0);
+}
+
+/// A caller asks one master, and half of the tenants are another's.
+#[cfg(feature = "postgres")]
+#[test]
+fn events_of_other_masters_tenants_are_forwarded_in_order() {
+    if !postgres::is_there("events_of_other_masters_tenants_are_forwarded_in_order") {
+        return;
+    }
+    let schema = Schema::migrated(Locale::C);
+    let start = |name: &str| {
+        let lease = ["--lease", "3s", "--failures-a-minute", "100"];
+        let master =
+            Master::start_in(TempDir::new(), &[&lease[..], &place(&schema, name)].concat());
+        master.wait_ready();
+        master
+    };
+    let (one, two) = (start("one"), start("two"));
+    let (here, there) = tenants_of(&one, &two);
+    let mut caller = Caller::open(&one);
+    let line = |id: u64, tenant: &str, name: &str| {
+        let mut line = event(id, name, Value::Null);
+        line["tenant"] = json!(tenant.replace('/', ":"));
+        line
+    };
+    for id in 0..400 {
+        caller.send(&line(id, if id % 2 == 0 { &here } else { &there }, "CALLS"));
+    }
+    let mut calls: BTreeMap<u64, u64> = BTreeMap::new();
+    for _ in 0..400 {
+        let answer = caller.answer();
+        let count = answer["ok"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        calls.insert(answer["id"].as_u64().expect("an id"), count);
+    }
+    for (id, count) in calls {
+        assert_eq!(count, id / 2 + 1, "in the order in which they were sent");
+    }
+    // Whose event it is, what it wants, and what went wrong come over from there as well.
+    assert_eq!(caller.ask(&line(1, &there, "AUTHOR")), json!({"id": 1, "ok": "7"}));
+    let mut taken = line(2, &there, "ECHO");
+    taken["want"] = json!("ack");
+    assert_eq!(caller.ask(&taken), json!({"id": 2, "ok": true}));
+    let failed = caller.ask(&line(3, &there, "FAIL"));
+    assert_eq!(failed["error"]["kind"], "script", "{failed}");
+    let lines = format!("{}\n", json!({"tenant": there.replace('/', ":"), "name": "CALLS"}));
+    let (_, text) = post(one.api(), "/i/dispatch-events", &token(7), &lines.repeat(3));
+    for (at, count) in [201, 202, 203].into_iter().enumerate() {
+        assert!(text.contains(&json!({"line": at + 1, "ok": count}).to_string()), "{text}");
+    }
+    // The other one dies with an event under way: what it did is not known, the next one waits for
+    // the master that takes over.
+    let mut held = line(4, &there, "WAIT");
+    held["data"] = json!({"mark": "there", "seconds": 20});
+    caller.send(&held);
+    two.running.wait_stderr("waiting there");
+    two.running.signal(Signal::KILL);
+    let lost = caller.answer();
+    assert_eq!((&lost["id"], &lost["error"]["sent"]), (&json!(4), &json!(true)), "{lost}");
+    let mut next = line(5, &there, "ECHO");
+    next["deadline_ms"] = json!(30_000);
+    assert_eq!(caller.ask(&next), json!({"id": 5, "ok": null}));
+    assert_eq!(one.stop().0.code(), 0);
 }

@@ -1,9 +1,11 @@
 //! Several masters as callers see them: every request for a tenant may be sent to any of them.
 //!
-//! `routing` decides where a request is carried out, `forward` sends it there, `upstream` follows
-//! feeds that are there, `hop` is how masters know each other. Here is what an operator asks and
-//! decides: which masters there are, where a tenant is, and which master hands everything over.
+//! `routing` decides where a request is carried out, `forward` sends it there, `events` does so
+//! with events of streams, `upstream` follows feeds that are there, `hop` is how masters know each
+//! other. Here is what an operator asks and decides: which masters there are, where a tenant is,
+//! and which master hands everything over.
 
+mod events;
 mod forward;
 mod hop;
 mod routing;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::events::{EventForwarder, EventToForward};
 pub use self::forward::ForwardOutcome;
 pub(super) use self::forward::{Forwarder, PeerAnswer};
 #[cfg(test)]

@@ -15,14 +15,19 @@ use super::{ApiCluster, MASTER};
 use crate::api::admission::Permit;
 use crate::api::error::{ApiError, Code};
 use crate::api::request::{deadline, tenant};
-use crate::api::routes::{Endpoint, RouteBody};
-use crate::api::{Api, Call, flag};
+use crate::api::request_id::RequestName;
+use crate::api::routes::{Endpoint, ROUTES, RouteBody};
+use crate::api::{Api, Call, InternalEndpoint, flag, token};
 use crate::base::limits::{FORWARD_DEADLINE, FORWARD_MARGIN, FORWARD_PAUSE};
 use crate::base::random;
 use crate::cluster::{OtherMaster, ShardPlace};
-use crate::net::http::router::Route;
-use crate::net::http::{Body, Method, Response};
+use crate::net::http::router::{self, Found, Route};
+use crate::net::http::{Body, Method, RequestHead, Response};
 use crate::wire::data::TenantId;
+
+/// For how many seconds the token is good with which a master asks another one by itself. What
+/// carries it needs it for its deadline, by clocks that may differ.
+const TOKEN_SECONDS: u64 = 360;
 
 /// The header of a 421 that names the tenant's master, and the epoch.
 const OWNER: &str = "Mesophyll-Owner";
@@ -82,6 +87,40 @@ impl Api {
             }
             None => self.answer_anywhere(&request, call, permit),
         }
+    }
+
+    /// Has a POST for a tenant carried out where the tenant is, as if `caller` had asked; without
+    /// one, as this master itself.
+    ///
+    /// # Blocks
+    /// As [`Api::answer_for_tenant`], until `deadline`.
+    pub(in crate::api) fn ask_as_master(
+        &self,
+        target: &str,
+        caller: Option<InternalEndpoint>,
+        body: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Response, ApiError> {
+        let unavailable = || ApiError::new(Code::Unavailable, "there is no other master");
+        let cluster = self.ready.cluster().ok_or_else(unavailable)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let user_id = caller.map_or(0, |caller| caller.user_id);
+        let token = token::mint(&self.config.secret, user_id, now + TOKEN_SECONDS);
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: master\r\nAuthorization: Internal {token}\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let head = RequestHead::parse(head, ([127, 0, 0, 1], 0).into());
+        let head = head.map_err(|refusal| ApiError::of_refusal(&refusal))?;
+        let Found::Route(route, params) = router::find(ROUTES, Method::Post, head.path()) else {
+            return Err(unavailable());
+        };
+        let kind = route.handler.tenant.ok_or_else(unavailable)?;
+        let (id, until) = (RequestName::of(&head), Some(deadline));
+        let mut call =
+            Call { head: &head, id: &id, params, caller, until, is_of_master: caller.is_none() };
+        self.answer_for_tenant(cluster, route, kind, &mut call, &mut Body::from_bytes(&body))
     }
 
     fn read_for_tenant<'b>(

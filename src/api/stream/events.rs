@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
-use crate::api::event_keys::{EventKeys, KeyClaim};
+use crate::api::event_door::{EventDoor, EventTaken};
+use crate::api::event_keys::KeyClaim;
 use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
 use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
-use crate::dispatch::worker_like::{WorkerLike, next_request_id, no_worker_in_time};
-use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, Refused, Request, RequestId};
+use crate::dispatch::worker_like::{next_request_id, no_worker_in_time};
+use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, RequestId};
 use crate::net::link::{CloseCause, LinkSender, SendError, close_code};
 use crate::wire::data::TenantId;
 use crate::wire::json;
@@ -27,8 +28,7 @@ const ID_MAX: u64 = 1 << 53;
 /// One stream, as its threads see it.
 pub(super) struct StreamEvents {
     pub(super) link: LinkSender,
-    pub(super) pool: Arc<dyn WorkerLike>,
-    pub(super) keys: Arc<EventKeys>,
+    pub(super) door: EventDoor,
     pub(super) terms: LineTerms,
     pub(super) state: Lock<StreamState>,
 }
@@ -71,7 +71,7 @@ impl StreamEvents {
         let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
         let EventLine { tenant, job, until, want, key } = line;
         if let Some(key) = &key {
-            match self.keys.claim(key, Instant::now()) {
+            match self.door.keys.claim(key, Instant::now()) {
                 KeyClaim::First => {}
                 KeyClaim::Again => return self.say(whose.duplicate()),
                 KeyClaim::NoRoom => return self.say(whose.no_room_for_key()),
@@ -79,7 +79,7 @@ impl StreamEvents {
         }
         let event = OpenEvent { id, tenant, until, want, key: key.clone() };
         if let Some((kind, text)) = self.enter(request_id, event, job) {
-            key.iter().for_each(|key| self.keys.release(key));
+            key.iter().for_each(|key| self.door.keys.release(key));
             self.say(whose.error(kind, false, text));
         }
     }
@@ -137,27 +137,22 @@ impl StreamEvents {
         deadline: Instant,
         want: WantedAnswer,
     ) -> Option<Job> {
-        let answer = if want == WantedAnswer::Result {
-            Answer::taken(tenant, request_id, self.clone())
-        } else {
-            Answer::unawaited()
-        };
-        let request = Request { tenant, id: request_id, job, deadline, answer };
-        let Err(refused) = self.pool.try_submit(request) else {
-            if want != WantedAnswer::Result {
-                self.finish(request_id, |whose| {
-                    (want == WantedAnswer::Ack).then(|| whose.ok("true"))
-                });
+        let answer = || Answer::taken(tenant, request_id, self.clone());
+        match self.door.offer((tenant, request_id), job, deadline, want, answer) {
+            Ok(EventTaken::Awaited) => None,
+            Ok(EventTaken::InQueue) => {
+                self.finish(request_id, taken);
+                None
             }
-            return None;
-        };
-        let Refused { request: Request { job, answer, .. }, error } = *refused;
-        answer.refuse(&error);
-        if matches!(error, DispatchError::Busy(_)) && Instant::now() < deadline {
-            return Some(job);
+            Err(refused) => {
+                let (job, error) = *refused;
+                if matches!(error, DispatchError::Busy(_)) && Instant::now() < deadline {
+                    return Some(job);
+                }
+                self.finish_with(request_id, &error);
+                None
+            }
         }
-        self.finish_with(request_id, &error);
-        None
     }
 
     /// Hands over what has been held, as far as there is room now.
@@ -190,7 +185,7 @@ impl StreamEvents {
                 self.finish_with(request_id, &no_worker_in_time());
             } else {
                 // To give it up is to answer it, if it waits for a worker.
-                self.pool.cancel(tenant, request_id);
+                self.door.pool.cancel(tenant, request_id);
                 self.finish_with(request_id, &DispatchError::Deadline { sent: true });
             }
         }
@@ -212,13 +207,17 @@ impl StreamEvents {
         if !error.sent()
             && let Some(key) = self.state.lock().open.key(request_id)
         {
-            self.keys.release(&key);
+            self.door.keys.release(&key);
         }
-        self.finish(request_id, |whose| Some(whose.dispatch_error(error)));
+        self.finish(request_id, |whose, _| Some(whose.dispatch_error(error)));
     }
 
     /// Ends an event and answers it, unless it has ended before.
-    fn finish(&self, request_id: RequestId, text: impl FnOnce(AnswerOf) -> Option<String>) {
+    fn finish(
+        &self,
+        request_id: RequestId,
+        text: impl FnOnce(AnswerOf, WantedAnswer) -> Option<String>,
+    ) {
         let event = {
             let mut state = self.state.lock();
             let Some(event) = state.open.end(request_id) else { return };
@@ -226,7 +225,7 @@ impl StreamEvents {
             event
         };
         let whose = AnswerOf("id", Some(event.id));
-        if let Some(text) = text(whose) {
+        if let Some(text) = text(whose, event.want) {
             self.answer(event.tenant, whose, text);
         }
         let mut state = self.state.lock();
@@ -293,7 +292,7 @@ impl StreamEvents {
             };
             self.finish_with(request_id, &error);
             if !is_held {
-                self.pool.cancel(tenant, request_id);
+                self.door.pool.cancel(tenant, request_id);
             }
         }
         self.link.close(close_code::GOING_AWAY);
@@ -305,7 +304,7 @@ impl StreamEvents {
         state.is_closing = true;
         let keys = state.open.drop_held();
         drop(state);
-        keys.iter().for_each(|key| self.keys.release(key));
+        keys.iter().for_each(|key| self.door.keys.release(key));
     }
 }
 
@@ -320,7 +319,10 @@ impl AnswerTaker for StreamEvents {
     fn take(&self, _: TenantId, id: RequestId, result: DispatchResult, _is_subscribed: bool) {
         match result {
             Err(error) => self.finish_with(id, &error),
-            Ok(value) => self.finish(id, |whose| {
+            Ok(value) => self.finish(id, |whose, want| {
+                if want != WantedAnswer::Result {
+                    return taken(whose, want);
+                }
                 Some(match json::value_to_json(&value) {
                     Ok(text) => whose.ok(&text),
                     Err(_) => whose.error("script", true, "the answer cannot be written as JSON"),
@@ -328,4 +330,9 @@ impl AnswerTaker for StreamEvents {
             }),
         }
     }
+}
+
+/// The answer to an event that is in its tenant's queue.
+fn taken(whose: AnswerOf, want: WantedAnswer) -> Option<String> {
+    (want == WantedAnswer::Ack).then(|| whose.ok("true"))
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use self::events::StreamEvents;
 use super::error::{ApiError, Code};
-use super::event_keys::EventKeys;
+use super::event_door::EventDoor;
 use super::event_line::LineTerms;
 use super::{Api, Call};
 use crate::base::limits::{
@@ -22,7 +22,6 @@ use crate::base::limits::{
 };
 use crate::base::shared_bytes::Received;
 use crate::base::sync::{CountedPermit, Lock};
-use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::{Body, Response};
 use crate::net::link::{
     self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, Service, close_code,
@@ -44,8 +43,7 @@ struct StreamsState {
 
 /// What a stream needs of its master.
 struct StreamParts {
-    pool: Arc<dyn WorkerLike>,
-    keys: Arc<EventKeys>,
+    door: EventDoor,
     terms: LineTerms,
     place: CountedPermit,
 }
@@ -63,7 +61,7 @@ pub(super) fn stream(
         ApiError::new(Code::Busy, format!("{STREAMS_MAX} streams are there already"))
     })?;
     let terms = LineTerms { caller: call.caller, default_deadline: api.config.default_deadline };
-    let parts = StreamParts { pool: api.pool.clone(), keys: api.event_keys.clone(), terms, place };
+    let parts = StreamParts { door: EventDoor::of(api), terms, place };
     let streams = api.streams.clone();
     Ok(Response::upgrade(move |socket, already_read| {
         let number = streams.opened.fetch_add(1, Ordering::Relaxed);
@@ -92,13 +90,12 @@ pub(super) fn stream(
 
 /// Makes what serves a new link, and says hello.
 fn serve(link: &LinkSender, parts: StreamParts) -> (Service, Arc<StreamEvents>) {
-    let StreamParts { pool, keys, terms, place } = parts;
+    let StreamParts { door, terms, place } = parts;
     let hello =
         format!("{{\"hello\":{{\"credits\":{STREAM_CREDITS},\"max_bytes\":{MESSAGE_MAX_BYTES}}}}}");
     // The queue of a new link is empty.
     let _ = link.send_text(hello);
-    let events =
-        Arc::new(StreamEvents { link: link.clone(), pool, keys, terms, state: Lock::default() });
+    let events = Arc::new(StreamEvents { link: link.clone(), door, terms, state: Lock::default() });
     let handler = StreamHandler { events: events.clone(), _place: place };
     let pulse = StreamPulse { events: events.clone(), ping_at: Instant::now() };
     ((Box::new(handler), Box::new(pulse)), events)

@@ -22,6 +22,19 @@ pub const STREAM_PING_EVERY: Duration = Duration::from_secs(15);
 /// A caller from which nothing has come for so long, pongs included, is gone.
 pub const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
 
+/// Limit: events of streams, and of requests with many, that wait for other masters, which have
+/// their tenants; one more waits in its stream, or its request.
+pub const EVENTS_TO_FORWARD_MAX: usize = 4096;
+
+/// Limit: bytes of these events, of which a tenant leaves others as much as it has.
+pub const EVENTS_TO_FORWARD_BYTES: usize = 64 * 1024 * 1024;
+
+/// Threads of a master that forward them, each one event at a time.
+pub const EVENT_FORWARD_THREADS: usize = 16;
+
+/// How long such a thread stays without work.
+pub const EVENT_FORWARD_IDLE_MAX: Duration = Duration::from_secs(30);
+
 /// Limit: a key of an event.
 pub const EVENT_KEY_MAX_BYTES: usize = 128;
 

@@ -1,0 +1,82 @@
+//! Where the events of streams, and of requests with many, go: to their tenant's worker, or to the
+//! master that has the tenant.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Api;
+use super::cluster::{EventForwarder, EventToForward};
+use super::event_keys::EventKeys;
+use super::event_line::WantedAnswer;
+use crate::base::error::DispatchError;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Job, Refused, Request, RequestId};
+use crate::wire::data::TenantId;
+
+/// What events are handed over with.
+#[derive(Clone)]
+pub(super) struct EventDoor {
+    pub(super) pool: Arc<dyn WorkerLike>,
+    forwarder: Arc<EventForwarder>,
+    pub(super) keys: Arc<EventKeys>,
+}
+
+/// What became of an event that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EventTaken {
+    /// It is in its tenant's queue, and nothing else is to come.
+    InQueue,
+    /// Its answer comes.
+    Awaited,
+}
+
+impl EventDoor {
+    pub(super) fn of(api: &Api) -> Self {
+        let forwarder = api.event_forwarder.clone();
+        Self { pool: api.pool.clone(), forwarder, keys: api.event_keys.clone() }
+    }
+
+    /// Hands an event over; `answer` makes where its answer goes, if one is to come.
+    ///
+    /// # Errors
+    /// Why it was not taken, and the job.
+    pub(super) fn offer(
+        &self,
+        (tenant, id): (TenantId, RequestId),
+        job: Job,
+        deadline: Instant,
+        want: WantedAnswer,
+        answer: impl Fn() -> Answer,
+    ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
+        let is_awaited = want == WantedAnswer::Result;
+        let of = |job, answer| Request { tenant, id, job, deadline, answer };
+        // Behind those of the tenant that are on their way to another master.
+        let job = if self.forwarder.has(tenant) {
+            job
+        } else {
+            let local = if is_awaited { answer() } else { Answer::unawaited() };
+            match self.pool.try_submit(of(job, local)) {
+                Ok(()) if is_awaited => return Ok(EventTaken::Awaited),
+                Ok(()) => return Ok(EventTaken::InQueue),
+                Err(refused) => {
+                    let (job, error) = take_back(*refused);
+                    if !matches!(error, DispatchError::NotOwner) {
+                        return Err(Box::new((job, error)));
+                    }
+                    job
+                }
+            }
+        };
+        let event = EventToForward { request: of(job, answer()), is_awaited };
+        match self.forwarder.submit(event) {
+            Ok(()) => Ok(EventTaken::Awaited),
+            Err(refused) => Err(Box::new(take_back(*refused))),
+        }
+    }
+}
+
+fn take_back(refused: Refused) -> (Job, DispatchError) {
+    let Refused { request: Request { job, answer, .. }, error } = refused;
+    answer.refuse(&error);
+    (job, error)
+}
