@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Api;
 use super::cluster::{EventForwarder, EventToForward};
 use super::event_keys::EventKeys;
 use super::event_line::WantedAnswer;
+use super::{Api, InternalEndpoint, OVER_RATE};
 use crate::base::error::DispatchError;
+use crate::base::rates::Rates;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Job, Refused, Request, RequestId};
 use crate::wire::data::TenantId;
@@ -19,6 +20,8 @@ pub(super) struct EventDoor {
     pub(super) pool: Arc<dyn WorkerLike>,
     forwarder: Arc<EventForwarder>,
     pub(super) keys: Arc<EventKeys>,
+    /// Of the caller, whose user it is.
+    rate: Option<(Arc<Rates<u64>>, u64)>,
 }
 
 /// What became of an event that was taken.
@@ -31,9 +34,10 @@ pub(super) enum EventTaken {
 }
 
 impl EventDoor {
-    pub(super) fn of(api: &Api) -> Self {
+    pub(super) fn of(api: &Api, caller: Option<InternalEndpoint>) -> Self {
+        let rate = api.rates.clone().zip(caller.map(|caller| caller.user_id));
         let forwarder = api.event_forwarder.clone();
-        Self { pool: api.pool.clone(), forwarder, keys: api.event_keys.clone() }
+        Self { pool: api.pool.clone(), forwarder, keys: api.event_keys.clone(), rate }
     }
 
     /// Hands an event over; `answer` makes where its answer goes, if one is to come.
@@ -41,6 +45,27 @@ impl EventDoor {
     /// # Errors
     /// Why it was not taken, and the job.
     pub(super) fn offer(
+        &self,
+        (tenant, id): (TenantId, RequestId),
+        job: Job,
+        deadline: Instant,
+        want: WantedAnswer,
+        answer: impl Fn() -> Answer,
+    ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
+        let Some((rates, user_id)) = &self.rate else {
+            return self.hand_over((tenant, id), job, deadline, want, answer);
+        };
+        if !rates.admits(*user_id, Instant::now()) {
+            return Err(Box::new((job, DispatchError::Busy(OVER_RATE.to_owned()))));
+        }
+        let taken = self.hand_over((tenant, id), job, deadline, want, answer);
+        if taken.is_err() {
+            rates.give_back(*user_id);
+        }
+        taken
+    }
+
+    fn hand_over(
         &self,
         (tenant, id): (TenantId, RequestId),
         job: Job,

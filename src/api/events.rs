@@ -45,7 +45,7 @@ pub(super) fn dispatch_events(
     }
     let (answers_tx, answers_rx) = bounded(API_EVENTS_UNDER_WAY);
     let events = EventLines {
-        door: EventDoor::of(api),
+        door: EventDoor::of(api, call.caller),
         waits: api.waits.clone(),
         terms: LineTerms { caller: call.caller, default_deadline: api.config.default_deadline },
         lines: lines.into_owned(),

@@ -57,12 +57,14 @@ use self::event_keys::EventKeys;
 use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestName;
+use self::routes::RouteBody;
 use self::source::SourceRule;
 use self::stream::Streams;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
     DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX,
 };
+use crate::base::rates::Rates;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::router::{self, Found, PathParams};
 use crate::net::http::{
@@ -84,6 +86,9 @@ use self::token::Secret;
 use self::waits::Waits;
 pub(crate) use self::workers::{QuarantinedTenant, WorkerAnswer};
 
+/// What a caller learns that is over its rate.
+const OVER_RATE: &str = "the caller sends more a second than --caller-rate lets it";
+
 /// Of an answer that tells of what happens, what is there already is written together up to about
 /// so many bytes.
 const GATHER_BYTES: usize = 64 * 1024;
@@ -103,6 +108,8 @@ pub struct ApiConfig {
     pub peer_sources: Vec<Cidr>,
     /// Deadline of a dispatch whose caller names none.
     pub default_deadline: Duration,
+    /// Events, messages and scripts that one caller may send a second, if there is a bound.
+    pub caller_rate: Option<u32>,
     /// Bounds of the server.
     pub http: HttpLimits,
     /// Bytes of bodies in memory at once.
@@ -122,6 +129,7 @@ impl ApiConfig {
             trusted_sources: Vec::new(),
             peer_sources: Vec::new(),
             default_deadline: DISPATCH_DEADLINE,
+            caller_rate: None,
             http: HttpLimits::default(),
             bodies_max_bytes: API_BODIES_MAX_BYTES,
             answers_max_bytes: API_ANSWERS_MAX_BYTES,
@@ -239,6 +247,8 @@ pub(crate) struct Api {
     event_keys: Arc<EventKeys>,
     streams: Arc<Streams>,
     event_forwarder: Arc<EventForwarder>,
+    /// Of callers, by their users.
+    rates: Option<Arc<Rates<u64>>>,
     history: History,
     answered: Statuses,
     /// Of its own server, once that runs.
@@ -289,6 +299,7 @@ impl Api {
             peers: SourceRule::new(config.peer_sources.clone()),
             nonces: PeerNonces::default(),
             forwarder: Forwarder::new(),
+            rates: config.caller_rate.map(|rate| Arc::new(Rates::new((rate, rate)))),
             config,
             admission: Arc::new(Admission::new(bounds, share)),
             pool,
@@ -329,6 +340,11 @@ impl Api {
             RouteAccess::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
+        if let Some(RouteBody::Job(_)) = route.handler.tenant
+            && !is_hop
+        {
+            self.count_in_rate(caller)?;
+        }
         let mut call = Call { head, id, params, caller, until: None, is_of_master: false };
         match (cluster, route.handler.tenant) {
             (Some(cluster), Some(kind)) => {
@@ -353,6 +369,15 @@ impl Api {
         }
         let error = ApiError::restricted(head.peer());
         Err(if is_hop { error.with_header(PEER, REFUSED) } else { error })
+    }
+
+    /// Counts what a caller wants a tenant to do.
+    fn count_in_rate(&self, caller: Option<InternalEndpoint>) -> Result<(), ApiError> {
+        let (Some(rates), Some(caller)) = (&self.rates, caller) else { return Ok(()) };
+        if rates.admits(caller.user_id, Instant::now()) {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::Busy, OVER_RATE))
     }
 
     fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {

@@ -49,6 +49,13 @@ impl<K: Copy + Eq + Hash> Rates<K> {
         let rate = rates.entry(of);
         rate.or_insert_with(|| Rate::new(self.per_second, self.burst)).admits(now)
     }
+
+    /// What counted for this one did not come.
+    pub fn give_back(&self, of: K) {
+        if let Some(rate) = self.kept.lock().rates.get_mut(&of) {
+            rate.give_back();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,11 @@ impl Rate {
         admits
     }
 
+    /// What was admitted did not come.
+    pub fn give_back(&mut self) {
+        self.saved = (self.saved + 1.0).min(f64::from(self.burst));
+    }
+
     /// Whether it has saved up its whole burst: a new one is the same.
     pub fn is_whole(&self, now: Instant) -> bool {
         self.saved(now) >= f64::from(self.burst)

@@ -96,6 +96,8 @@ pub struct PoolConfig {
     pub recycle: Recycle,
     /// Sources besides loopback that the internal API answers.
     pub trusted_sources: Vec<String>,
+    /// What one caller of the internal API may have tenants do a second, if there is a bound.
+    pub caller_rate: Option<u32>,
     /// Its place among other masters.
     pub cluster: ClusterConfig,
 }
@@ -305,6 +307,8 @@ impl PoolConfig {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
+            caller_rate: number(options, "caller-rate", limits::CALLER_RATE_MAX)?
+                .and_then(|rate| u32::try_from(rate).ok()),
         })
     }
 }

@@ -291,6 +291,26 @@ fn an_idle_stream_ends_at_once_when_the_master_stops() {
     assert_eq!(master.stop().0.code(), 0);
 }
 
+#[test]
+fn what_is_beyond_a_callers_rate_is_held() {
+    let master = started(&["--workers", "1", "--caller-rate", "4"]);
+    let mut caller = Caller::open(&master);
+    for id in 0..12 {
+        caller.send(&event(id, "CALLS", Value::Null));
+    }
+    for calls in 1..=12 {
+        assert_eq!(caller.answer()["ok"], calls, "each one, in order");
+    }
+    // What others send does not count, nor does what they may send help.
+    let echo = r#"{"name":"ECHO","data":1}"#;
+    let ask = |user: u64| post(master.api(), "/i/dispatch-event/4194304", &token(user), echo);
+    let busy = (0..100).map(|_| ask(7)).find(|(status, _)| *status != 200).expect("too many");
+    assert_eq!(busy.0, 503);
+    assert!(busy.1.contains("--caller-rate"), "{}", busy.1);
+    assert_eq!(ask(8).0, 200);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
 /// A caller asks one master, and half of the tenants are another's.
 #[cfg(feature = "postgres")]
 #[test]

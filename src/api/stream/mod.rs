@@ -61,7 +61,7 @@ pub(super) fn stream(
         ApiError::new(Code::Busy, format!("{STREAMS_MAX} streams are there already"))
     })?;
     let terms = LineTerms { caller: call.caller, default_deadline: api.config.default_deadline };
-    let parts = StreamParts { door: EventDoor::of(api), terms, place };
+    let parts = StreamParts { door: EventDoor::of(api, call.caller), terms, place };
     let streams = api.streams.clone();
     Ok(Response::upgrade(move |socket, already_read| {
         let number = streams.opened.fetch_add(1, Ordering::Relaxed);

@@ -22,6 +22,9 @@ pub const STREAM_PING_EVERY: Duration = Duration::from_secs(15);
 /// A caller from which nothing has come for so long, pongs included, is gone.
 pub const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
 
+/// The highest rate of a caller that a master can be given; one that needs no bound gives none.
+pub const CALLER_RATE_MAX: usize = 1_000_000;
+
 /// Limit: events of streams, and of requests with many, that wait for other masters, which have
 /// their tenants; one more waits in its stream, or its request.
 pub const EVENTS_TO_FORWARD_MAX: usize = 4096;

@@ -38,6 +38,7 @@ pub(in crate::cli) fn api_config(
     api.default_deadline = config.deadline;
     api.default_events = config.default_events.iter().cloned().collect();
     api.trusted_sources = networks(args, "trusted-source")?;
+    api.caller_rate = config.caller_rate;
     api.peer_sources = networks(args, "peer-source")?;
     Ok(Some(api))
 }

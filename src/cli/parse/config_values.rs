@@ -45,6 +45,7 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
         ("recycle-age", recycle.age.map_or(NEVER.to_owned(), span)),
         ("trusted-source", list(config.trusted_sources.iter())),
+        ("caller-rate", config.caller_rate.map_or("no bound".to_owned(), |rate| rate.to_string())),
         ("cluster", config.cluster.cluster.clone().unwrap_or("none: alone".to_owned())),
         ("advertise", config.cluster.advertise.map_or(NONE.to_owned(), |at| at.to_string())),
         ("name", config.cluster.name.clone().unwrap_or("the machine's".to_owned())),

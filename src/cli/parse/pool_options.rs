@@ -156,4 +156,9 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
         "CIDR",
         "source besides loopback that the internal API answers",
     ),
+    OptionSpec::value(
+        "caller-rate",
+        "N",
+        "events, messages and scripts a second of one caller of the API (default: no bound)",
+    ),
 ];
