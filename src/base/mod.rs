@@ -2,6 +2,7 @@
 //! figures, characters.
 
 pub mod answer;
+pub mod clock;
 pub mod error;
 pub mod escape;
 #[cfg(test)]

@@ -178,8 +178,12 @@ fn check_entry(
     Ok(checked)
 }
 
-fn check_entry_of(entry: CreateGlobalKv, owner: TenantId) -> Result<GlobalEntry, DbError> {
-    check_entry(entry, owner.kind().as_str(), &owner.snowflake().to_string(), Timestamp::now())
+fn check_entry_of(
+    entry: CreateGlobalKv,
+    owner: TenantId,
+    now: Timestamp,
+) -> Result<GlobalEntry, DbError> {
+    check_entry(entry, owner.kind().as_str(), &owner.snowflake().to_string(), now)
 }
 
 /// Checks what a tenant asks of its own entries, as far as that does not depend on what is stored.
@@ -188,7 +192,9 @@ fn check_entry_of(entry: CreateGlobalKv, owner: TenantId) -> Result<GlobalEntry,
 /// `Refused` by a rule.
 pub fn check_op(op: &GlobalKeyValueOp, tenant: TenantId) -> Result<(), DbError> {
     match op {
-        GlobalKeyValueOp::Create { entry } => check_entry_of(entry.clone(), tenant).map(drop),
+        GlobalKeyValueOp::Create { entry } => {
+            check_entry_of(entry.clone(), tenant, Timestamp::EPOCH).map(drop)
+        }
         GlobalKeyValueOp::Delete { key, scope, .. } => {
             check_global_key(key)?;
             check_global_scope(scope)
@@ -252,7 +258,9 @@ impl DbState {
     /// `Forbidden`: it is another's; else see [`super::Store`].
     pub fn global(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
         match op {
-            GlobalKeyValueOp::Create { entry } => self.create(check_entry_of(entry, tenant)?),
+            GlobalKeyValueOp::Create { entry } => {
+                self.create(check_entry_of(entry, tenant, self.now())?)
+            }
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let at = GlobalAddress { scope, key, version };
                 at.check()?;
@@ -271,7 +279,7 @@ impl DbState {
     /// `Refused` by a rule or the quota; `Conflict`: it exists; else see [`super::Store`].
     pub fn add_staff_entry(&self, owner_id: &str, entry: CreateGlobalKv) -> Result<(), DbError> {
         without_nul(owner_id, "an owner's id")?;
-        let entry = check_entry(entry, STAFF, owner_id, Timestamp::now())?;
+        let entry = check_entry(entry, STAFF, owner_id, self.now())?;
         self.create(entry)
     }
 
@@ -303,9 +311,10 @@ impl DbState {
             }
             GlobalChange::Price(_) => {}
         }
-        self.shop_changed(self.store().ask(Operation::GlobalChange, |store| {
-            store.global_change(at, change, Timestamp::now())
-        }))
+        self.shop_changed(
+            self.store()
+                .ask(Operation::GlobalChange, |store| store.global_change(at, change, self.now())),
+        )
     }
 
     /// For staff: the entries that a filter lets through, without their long texts.
@@ -343,9 +352,8 @@ impl DbState {
     /// `NotFound`: there is no such entry; else see [`super::Store`].
     pub fn global_purchase(&self, tenant: TenantId, at: GlobalAddress) -> Result<(), DbError> {
         at.check()?;
-        self.store().ask(Operation::GlobalPurchase, |store| {
-            store.global_purchase(tenant, at, Timestamp::now())
-        })
+        self.store()
+            .ask(Operation::GlobalPurchase, |store| store.global_purchase(tenant, at, self.now()))
     }
 
     /// Where to buy an entry: the operator's URL with the entry's name in it.

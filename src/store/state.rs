@@ -20,6 +20,7 @@ use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
     StoreFigures, Usage, rules,
 };
+use crate::base::clock::ScriptClock;
 use crate::base::error::DbError;
 use crate::base::random;
 use crate::base::sync::SharedLock;
@@ -92,6 +93,7 @@ pub struct DbState {
     template_listener: SharedLock<Option<TemplateListener>>,
     message_rules: MessageRulesCache,
     shop_listener: SharedLock<Option<ShopListener>>,
+    clock: ScriptClock,
 }
 
 /// What is to be told of a record's change.
@@ -138,6 +140,7 @@ impl DbState {
             template_listener: SharedLock::default(),
             message_rules: MessageRulesCache::default(),
             shop_listener: SharedLock::default(),
+            clock: ScriptClock::default(),
         }
     }
 
@@ -163,6 +166,15 @@ impl DbState {
         self.states.forget(of);
         self.message_rules.forget_all();
         self.tell_shop(ShopNews::Went(*of));
+    }
+
+    /// Has records and entries carry the time of this clock, where it is not the system's.
+    pub fn with_clock(self, clock: ScriptClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::of(self.clock.date())
     }
 
     pub(super) fn store(&self) -> &Measured {
@@ -395,7 +407,7 @@ impl DbState {
         // A tenant at its quota has its errors recorded too; how much they take is bounded.
         let is_errors = rules::is_errors(&key, &scopes);
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
-        let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota };
+        let set = KvSet { key, scopes, value, fresh_id, now: self.now(), quota };
         let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
         self.written(tenant, watched, written)
     }

@@ -105,7 +105,7 @@ pub(super) struct Meter {
     pub(super) running: Cell<Duration>,
     /// When it started.
     pub(super) started: Instant,
-    /// When its wall time is over.
+    /// When its wall time is over, by the clock of scripts.
     pub(super) wall_deadline: Instant,
     spawns: Cell<usize>,
     live: Cell<usize>,
@@ -115,11 +115,12 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// A fresh meter for an event that starts now.
+    /// A fresh meter for an event that started then, whose wall time ends at `wall_deadline`.
     pub(super) fn new(
         event: u64,
         request_id: RequestId,
-        now: Instant,
+        started: Instant,
+        wall_deadline: Instant,
         limits: &LuauLimits,
         used: Duration,
     ) -> Self {
@@ -127,8 +128,8 @@ impl Meter {
             event,
             request_id,
             running: Cell::new(used),
-            started: now,
-            wall_deadline: now + limits.wall,
+            started,
+            wall_deadline,
             spawns: Cell::new(0),
             live: Cell::new(0),
             count_at: Cell::new(limits.coroutines + 1),

@@ -2,7 +2,6 @@
 //! records.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use mlua::Value;
 
@@ -53,7 +52,7 @@ impl Tenant {
 
     fn call_wait(&mut self, core: &mut Core, id: u64, seconds: Option<&Value>) {
         let seconds = seconds.and_then(number).unwrap_or_default();
-        let now = Instant::now();
+        let now = core.now();
         let timer = core.timers.add(now + core.time(seconds), self.id, Due::Wake(id));
         self.wait(core, id, Wait::Time { timer, since: Some(now) });
     }

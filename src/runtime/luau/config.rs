@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::ScriptClock;
 use crate::base::limits;
 use crate::base::thread::ThreadExit;
 
@@ -30,6 +31,8 @@ pub struct LuauConfig {
     pub max_vms: usize,
     /// Limits of one event and one VM.
     pub limits: LuauLimits,
+    /// What time it is for scripts: their timers, their wall time, `timestamp.now()`.
+    pub clock: ScriptClock,
     /// What is told that the runtime is broken.
     pub on_broken: OnBroken,
 }
@@ -74,6 +77,7 @@ impl Default for LuauConfig {
             vm_idle: limits::VM_IDLE,
             max_vms: limits::VMS_MAX,
             limits: LuauLimits::default(),
+            clock: ScriptClock::default(),
             on_broken: OnBroken::default(),
         }
     }

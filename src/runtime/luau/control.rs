@@ -18,6 +18,7 @@ use super::budget::{Doom, Meter};
 use super::config::LuauLimits;
 use super::memory::Pace;
 use super::ticker::{Tick, TurnSignal};
+use crate::base::clock::ScriptClock;
 use crate::base::thread::cpu_time;
 
 /// How often the interrupt looks at the VM's memory.
@@ -26,6 +27,7 @@ const INTERRUPTS_BETWEEN_CHECKS: u32 = 16;
 /// What the interrupt looks at and what it decides.
 pub(super) struct Control {
     limits: LuauLimits,
+    clock: ScriptClock,
     tick: Tick,
     stopping: Arc<AtomicBool>,
     turn_started: Cell<Instant>,
@@ -48,10 +50,16 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(limits: LuauLimits, tick: Tick, stopping: Arc<AtomicBool>) -> Rc<Self> {
+    pub(super) fn new(
+        limits: LuauLimits,
+        clock: ScriptClock,
+        tick: Tick,
+        stopping: Arc<AtomicBool>,
+    ) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Self {
             limits,
+            clock,
             tick,
             stopping,
             turn_started: Cell::new(now),
@@ -69,6 +77,10 @@ impl Control {
 
     pub(super) fn limits(&self) -> &LuauLimits {
         &self.limits
+    }
+
+    pub(super) fn clock(&self) -> &ScriptClock {
+        &self.clock
     }
 
     /// A tenant's turn begins; `gives_way`: it ends when work comes.
@@ -186,7 +198,7 @@ impl Control {
             Some(Doom::Stopping)
         } else if now >= self.run_deadline.get() {
             Some(Doom::Running(limits.running))
-        } else if now >= self.wall_deadline.get() {
+        } else if self.clock.at(now) >= self.wall_deadline.get() {
             Some(Doom::Wall(limits.wall))
         } else if ignored && !limits.slice.is_zero() && self.is_stuck(now) {
             Some(Doom::Unyieldable(limits.unyieldable))

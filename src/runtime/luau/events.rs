@@ -71,7 +71,9 @@ impl Tenant {
         let id = self.last_event;
         let compiling =
             if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
-        let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
+        let (now, limits) = (Instant::now(), core.limits());
+        let wall_deadline = core.control.clock().at(now) + limits.wall;
+        let meter = Rc::new(Meter::new(id, request_id, now, wall_deadline, limits, compiling));
         let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
         let depth = tenant_message::depth(&waiting.event);
         vm.host.add_event(id, waiting.event);

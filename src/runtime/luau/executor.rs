@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use super::budget::Doom;
 use super::config::LuauLimits;
 use super::control::Control;
@@ -24,6 +26,7 @@ use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
 use super::timers::Timers;
 use super::vm_slots::{VmSlot, VmSlots};
+use crate::base::clock::ScriptClock;
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
@@ -34,6 +37,7 @@ use crate::wire::data::{IdMap, TenantId};
 /// What all executors of a runtime share.
 pub(super) struct ExecutorShared {
     pub(super) limits: LuauLimits,
+    pub(super) clock: ScriptClock,
     /// How many tenants of one executor may have a VM at once.
     pub(super) max_vms: usize,
     /// After this a VM in which nothing runs is closed.
@@ -60,6 +64,11 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn limits(&self) -> &LuauLimits {
         self.control.limits()
+    }
+
+    /// What time it is for scripts.
+    pub(super) fn now(&self) -> Instant {
+        self.control.clock().at(Instant::now())
     }
 
     /// Delivers an answer, and lets its request id be forgotten.
@@ -101,6 +110,8 @@ struct Executor {
     watch: Stopwatch,
     slots: VmSlots,
     inbox: VecDeque<MailboxMessage>,
+    /// The threads that wait until nothing runs.
+    rests: Vec<Sender<Option<Instant>>>,
     tick: Tick,
 }
 
@@ -150,7 +161,8 @@ pub(super) fn run(
 ) {
     // However this thread ends, no caller may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
-    let control = Control::new(shared.limits.clone(), tick.clone(), shared.stopping.clone());
+    let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
+    let control = Control::new(limits, clock, tick.clone(), shared.stopping.clone());
     let (lanes, slots) = (Lanes::new(shared.limits.slice), VmSlots::new(shared.max_vms));
     let (timers, answered) = (Timers::default(), Vec::new());
     let mut executor = Executor {
@@ -160,6 +172,7 @@ pub(super) fn run(
         watch: Stopwatch::new(),
         slots,
         inbox: VecDeque::new(),
+        rests: Vec::new(),
         tick,
     };
     while !executor.core.shared.stopping.load(Ordering::Relaxed) {
@@ -184,12 +197,13 @@ impl Executor {
     ///
     /// Blocks: until a message comes or a timer is due; closing the inbox wakes it.
     fn receive(&mut self) {
-        let Core { shared, mailbox, timers, gauges, answered, .. } = &mut self.core;
+        self.tell_rest();
+        let Core { shared, control, mailbox, timers, gauges, answered, .. } = &mut self.core;
         if !self.lanes.has_turn(Instant::now()) {
             self.tick.idle();
             gauges.idle();
-            let dues =
-                [timers.next(), self.lanes.due(), self.slots.due(shared.vm_idle, VM_WAIT_MAX)];
+            let next_timer = control.clock().sleeps_until(timers.next());
+            let dues = [next_timer, self.lanes.due(), self.slots.due(shared.vm_idle, VM_WAIT_MAX)];
             let due = dues.into_iter().flatten().min();
             mailbox.wait(due, &mut self.inbox, answered);
             self.tick.busy();
@@ -201,10 +215,25 @@ impl Executor {
         while let Some(message) = self.inbox.pop_front() {
             self.handle(message);
         }
-        while let Some((tenant, due)) = self.core.timers.take_due(now) {
+        let script_now = self.core.control.clock().at(now);
+        while let Some((tenant, due)) = self.core.timers.take_due(script_now) {
             self.with_tenant(tenant, |tenant, core| tenant.due(core, due));
         }
         self.check_slots(now);
+    }
+
+    /// Tells those that wait for it that nothing runs.
+    fn tell_rest(&mut self) {
+        if self.rests.is_empty() || !self.inbox.is_empty() {
+            return;
+        }
+        if self.tenants.values().all(|place| !place.queued && place.tenant.io.is_idle()) {
+            let next = self.core.timers.next();
+            for rest_tx in self.rests.drain(..) {
+                // It has room for one.
+                let _ = rest_tx.try_send(next);
+            }
+        }
     }
 
     fn handle(&mut self, message: MailboxMessage) {
@@ -236,6 +265,7 @@ impl Executor {
                     });
                 }
             }
+            MailboxMessage::Rest(rest_tx) => self.rests.push(rest_tx),
             MailboxMessage::Io(done) => {
                 if let Some(place) = self.tenants.get_mut(&done.tenant) {
                     place.usage.charge(Instant::now(), done.processor);

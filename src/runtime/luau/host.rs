@@ -280,8 +280,8 @@ impl Host {
     /// Why a call cannot wait for so long, if it cannot: the running event ends before.
     fn beyond(&self, seconds: f64, call: &str) -> Option<String> {
         let deadline = self.meter.borrow().as_ref()?.wall_deadline;
-        let (limit, left) =
-            (self.control.limits().wall, deadline.saturating_duration_since(Instant::now()));
+        let now = self.control.clock().at(Instant::now());
+        let (limit, left) = (self.control.limits().wall, deadline.saturating_duration_since(now));
         if seconds > limit.as_secs_f64() {
             Some(format!(
                 "{call}: {seconds} s is longer than an event may live ({})",

@@ -10,6 +10,8 @@ use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
+
 use super::io::IoDone;
 use super::ticker::Tick;
 use crate::base::error::DispatchError;
@@ -32,6 +34,8 @@ pub(super) enum MailboxMessage {
     Shards(ShardSet),
     /// Something that an I/O thread did for a tenant.
     Io(IoDone),
+    /// Something waits until nothing runs, and is told when the next timer fires.
+    Rest(Sender<Option<Instant>>),
 }
 
 /// Executors that wait for something to do.
@@ -52,7 +56,8 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct MailboxState {
     // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for
-    // each operation under way; one change for each tenant; one set of shards behind each of these.
+    // each operation under way; one change for each tenant; one set of shards behind each of these;
+    // one for each thread that waits for a rest.
     queue: VecDeque<MailboxMessage>,
     jobs: usize,
     /// Tenants whose changed template is told of in the queue.
@@ -135,6 +140,15 @@ impl Mailbox {
         let state = self.state.lock();
         if !state.closed {
             self.push(state, MailboxMessage::Io(done));
+        }
+    }
+
+    /// Has the executor say when nothing of what came before this runs any more, nor is under way
+    /// on an I/O thread.
+    pub(super) fn rest(&self, rest_tx: Sender<Option<Instant>>) {
+        let state = self.state.lock();
+        if !state.closed {
+            self.push(state, MailboxMessage::Rest(rest_tx));
         }
     }
 

@@ -64,6 +64,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
+
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
 use self::errors::ErrorLog;
 use self::executor::ExecutorShared;
@@ -94,6 +96,10 @@ pub struct LuauRuntime {
     watch: Option<Watch>,
 }
 
+/// A script runs, or waits for what is under way elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StillRunning;
+
 /// What others need of an executor.
 struct Handle {
     mailbox: Arc<Mailbox>,
@@ -112,7 +118,7 @@ impl LuauRuntime {
         states: Arc<dyn TenantStates>,
     ) -> Result<Self, RuntimeError> {
         vm::prepare();
-        let LuauConfig { thread_prefix, templates: source, limits, on_broken, .. } = config;
+        let LuauConfig { thread_prefix, templates: source, limits, clock, on_broken, .. } = config;
         // Before the reading, so that a change while it reads is a change.
         let look = match &source {
             TemplateSource::Directory(directory) => Look::at(directory).ok(),
@@ -127,6 +133,7 @@ impl LuauRuntime {
                 .map_err(RuntimeError::Thread)?;
         let shared = Arc::new(ExecutorShared {
             limits,
+            clock,
             max_vms: config.max_vms.div_ceil(count),
             vm_idle: config.vm_idle,
             io: IoPool::new(&thread_prefix, &db),
@@ -157,6 +164,26 @@ impl LuauRuntime {
             runtime.watch = Some(watch);
         }
         Ok(runtime)
+    }
+
+    /// Waits until nothing of what was submitted before runs or is under way, and says when the
+    /// next timer of a script fires, by the clock of scripts.
+    ///
+    /// # Blocks
+    /// Until then, or the deadline.
+    ///
+    /// # Errors
+    /// Something still ran at the deadline, or the runtime stopped.
+    pub fn rest(&self, deadline: Instant) -> Result<Option<Instant>, StillRunning> {
+        let waits = self.executors.iter().map(|executor| {
+            let (rest_tx, rest_rx) = bounded(1);
+            executor.mailbox.rest(rest_tx);
+            rest_rx
+        });
+        let waits: Vec<_> = waits.collect();
+        let nexts = waits.iter().map(|rest_rx| rest_rx.recv_deadline(deadline));
+        let nexts: Vec<_> = nexts.collect::<Result<_, _>>().map_err(|_| StillRunning)?;
+        Ok(nexts.into_iter().flatten().min())
     }
 
     fn executor(&self, tenant: TenantId) -> &Handle {

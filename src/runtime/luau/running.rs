@@ -261,7 +261,7 @@ impl Tenant {
                     return;
                 };
                 if seconds > 0.0 {
-                    let at = Instant::now() + core.time(seconds);
+                    let at = core.now() + core.time(seconds);
                     let timer = core.timers.add(at, self.id, Due::Wake(id));
                     if let Some(task) = self.tasks.get_mut(id) {
                         task.wait = Wait::Time { timer, since: None };
@@ -287,12 +287,12 @@ impl Tenant {
     }
 
     /// The time that a task waited for is over.
-    pub(super) fn wake_from_time(&mut self, id: u64) {
+    pub(super) fn wake_from_time(&mut self, core: &Core, id: u64) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Wait::Time { since, .. } = task.wait else { return };
         task.wait = Wait::Nothing;
         if let Some(since) = since {
-            let waited = Value::Number(since.elapsed().as_secs_f64());
+            let waited = Value::Number((core.now() - since).as_secs_f64());
             task.next = super::tenant::yes([waited]);
         }
         self.tasks.make_ready(id);

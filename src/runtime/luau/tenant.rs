@@ -139,7 +139,7 @@ impl Tenant {
     /// A timer of this tenant fired.
     pub(super) fn due(&mut self, core: &mut Core, due: Due) {
         match due {
-            Due::Wake(task) => self.wake_from_time(task),
+            Due::Wake(task) => self.wake_from_time(core, task),
             Due::Wall(event) => {
                 if let Some(event) = self.events.get_mut(&event) {
                     event.wall = None;

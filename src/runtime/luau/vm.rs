@@ -85,7 +85,7 @@ impl Vm {
             globals.raw_set(name, Value::Nil)?;
         }
         globals.raw_set("null", Value::NULL)?;
-        values::install(&lua, &globals)?;
+        values::install(&lua, &globals, control.clock())?;
         let (start, start_script, are_texts) = part(&lua, "prelude")?.call(host.table(&lua)?)?;
         let are_texts: Function = are_texts;
         install_text_check(&lua, {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc};
 
@@ -43,8 +44,12 @@ impl Timestamp {
 
     /// Now, to the microsecond: what PostgreSQL keeps, so that every store answers the same.
     pub fn now() -> Self {
-        let since =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self::of(SystemTime::now())
+    }
+
+    /// A time of the system, to the microsecond.
+    pub fn of(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
         Self::from_unix_micros(micros).unwrap_or(Self(DateTime::UNIX_EPOCH))
     }

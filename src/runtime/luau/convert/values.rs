@@ -11,6 +11,7 @@ use mlua::{
 };
 
 use super::{EXACT_MAX, number};
+use crate::base::clock::ScriptClock;
 use crate::base::limits::SCRIPT_NAME_MAX_BYTES;
 use crate::wire::data::timezone;
 use crate::wire::data::{Interval, Timestamp};
@@ -53,7 +54,11 @@ impl FromLua for ValueName {
 }
 
 /// Puts the constructor tables into a VM's globals.
-pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Result<()> {
+pub(in crate::runtime::luau) fn install(
+    lua: &Lua,
+    globals: &Table,
+    clock: &ScriptClock,
+) -> mlua::Result<()> {
     let constructors = |entries: &[(&str, mlua::Function)]| -> mlua::Result<Table> {
         lua.create_table_from(entries.iter().map(|(name, function)| (*name, function)))
     };
@@ -61,7 +66,8 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     let from = lua.create_function(|_, value: Value| Wide::operand(&value))?;
     globals.raw_set("integer", constructors(&[("parse", parse), ("from", from)])?)?;
 
-    let now = lua.create_function(|_, ()| Ok(Time(Timestamp::now())))?;
+    let clock = clock.clone();
+    let now = lua.create_function(move |_, ()| Ok(Time(Timestamp::of(clock.date()))))?;
     let parse = lua.create_function(|_, text: ValueName| {
         text.0.parse().map(Time).map_err(|_| Error::runtime("not an RFC 3339 date and time"))
     })?;

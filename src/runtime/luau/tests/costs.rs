@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mlua::{Function, Lua, Table, Value, VmState};
 
 use super::support::*;
+use crate::base::clock::ScriptClock;
 use crate::base::thread::cpu_time;
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::luau::control::Control;
@@ -227,7 +228,12 @@ impl Arena {
         let limits = LuauLimits::default();
         let (ticker, mut ticks) =
             Ticker::start("costs", 1, Duration::from_secs(1)).expect("a ticker");
-        let control = Control::new(limits, ticks.remove(0), Arc::new(AtomicBool::new(false)));
+        let control = Control::new(
+            limits,
+            ScriptClock::System,
+            ticks.remove(0),
+            Arc::new(AtomicBool::new(false)),
+        );
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
         let log = Rc::new(ScriptLog::new(TENANT, &Arc::new(Gauges::default())));
         let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());

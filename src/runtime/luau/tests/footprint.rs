@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::support::*;
+use crate::base::clock::ScriptClock;
 use crate::dispatch::{Answer, Job, RequestId};
 use crate::runtime::luau::control::Control;
 use crate::runtime::luau::host::Host;
@@ -43,8 +44,12 @@ fn resident() -> u64 {
 fn a_vm_is_small_before_its_template_does_anything() {
     vm::prepare();
     let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_millis(2)).expect("start");
-    let control =
-        Control::new(LuauLimits::default(), ticks[0].clone(), Arc::new(AtomicBool::new(false)));
+    let control = Control::new(
+        LuauLimits::default(),
+        ScriptClock::System,
+        ticks[0].clone(),
+        Arc::new(AtomicBool::new(false)),
+    );
     let templates = Arc::new(Templates::default());
     let states: Arc<dyn TenantStates> = Arc::new(States::default());
     let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());

@@ -4,6 +4,7 @@
 mod api;
 mod attacks;
 mod check;
+mod clock;
 mod coroutines;
 mod costs;
 mod docs;
