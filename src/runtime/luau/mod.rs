@@ -15,7 +15,7 @@
 //!   `ctx` does with the database, on the threads of `io`; `convert` takes values in and out;
 //!   `locks` makes `KV:update` one step.
 //! * `templates` reads, compiles and checks them; its `lexer`, `walk` and `names` are what `check`
-//!   knows of Luau.
+//!   knows of Luau. `claims` are what templates and documents say of answers.
 //!
 //! Scripts are hostile by assumption: docs/templates.md says what they may rely on, and each limit
 //! is in `limits.rs`.
@@ -23,6 +23,7 @@
 mod api;
 mod budget;
 mod calls;
+mod claims;
 mod config;
 mod control;
 mod convert;
@@ -66,6 +67,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
+pub use self::claims::{Claim, Claimed, Example, claims, examples};
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
 use self::errors::ErrorLog;
 use self::executor::ExecutorShared;

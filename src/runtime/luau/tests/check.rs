@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::docs;
 use super::support::*;
 use crate::runtime::luau::templates::known::{self, Known};
-use crate::runtime::luau::{check, definitions};
+use crate::runtime::luau::{check, definitions, examples};
 
 #[test]
 fn what_it_knows_is_what_a_vm_has() {
@@ -113,7 +113,7 @@ fn assert_sound(directory: &Path) {
 fn nothing_is_found_in_templates_that_are_right() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert_sound(&here.join("templates"));
-    for (number, example) in docs::examples().into_iter().enumerate() {
+    for (number, example) in examples(docs::DOCS).into_iter().enumerate() {
         let scratch = Scratch::new(&format!("docs-{number}"));
         let script = example.script.map(|code| ("main.luau".to_owned(), code));
         for (name, text) in example.files.into_iter().chain(script) {
