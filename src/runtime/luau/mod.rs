@@ -75,8 +75,11 @@ use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
 pub use self::runtime_error::RuntimeError;
-pub use self::templates::{Finding, check, check_file, check_source, definitions};
-use self::templates::{Look, TemplateCache, Templates, Watch};
+pub use self::templates::{
+    Finding, Look, TemplateFiles, check, check_file, check_source, definitions, is_module,
+    read_files,
+};
+use self::templates::{TemplateCache, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::base::random;
@@ -123,7 +126,7 @@ impl LuauRuntime {
         let LuauConfig { thread_prefix, templates: source, limits, clock, on_broken, .. } = config;
         // Before the reading, so that a change while it reads is a change.
         let look = match &source {
-            TemplateSource::Directory(directory) => Look::at(directory).ok(),
+            TemplateSource::Directory(directory) => Look::at(directory, is_module).ok(),
             TemplateSource::BuiltIn | TemplateSource::Files(_) => None,
         };
         let (slice, source_bytes) = (limits.slice, limits.source_bytes);

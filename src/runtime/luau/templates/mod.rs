@@ -24,8 +24,10 @@ use mlua::chunk::Compiler;
 pub use self::check::{Finding, check, check_file, check_source};
 pub use self::known::definitions;
 use self::lexer::LuauToken;
+pub use self::source::{TemplateFiles, is_module, read_files};
 pub(super) use self::template_cache::TemplateCache;
-pub(super) use self::watch::{Look, Watch};
+pub use self::watch::Look;
+pub(super) use self::watch::Watch;
 use super::config::TemplateSource;
 
 /// The module that a tenant without a template of its own runs.

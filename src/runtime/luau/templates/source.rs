@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::MAIN_FILE;
 use super::check::Finding;
-use crate::base::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
+use crate::base::limits::{SOURCE_MAX_BYTES, TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
 use crate::runtime::luau::config::TemplateSource;
 
 /// The built-in templates.
@@ -76,24 +76,51 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
             given.iter().for_each(|(name, text)| files.add(name, text.as_bytes().to_vec()));
         }
         TemplateSource::Directory(directory) => {
-            let root = directory.canonicalize()?;
-            walk(&mut files, &root, &root, "", source_limit)?;
-            if let Some(first) = files.left_out.first() {
-                let count = files.left_out.len();
-                let message = format!(
-                    "more than {TEMPLATE_FILES_MAX} modules: {count} were not loaded, from {first} on"
-                );
-                files.finding(".", message);
-            }
+            return read_directory(directory, is_module, source_limit);
         }
     }
     Ok(files)
 }
 
+/// # Errors
+/// The directory cannot be read.
+fn read_directory(
+    directory: &Path,
+    is_wanted: fn(&str) -> bool,
+    source_limit: usize,
+) -> io::Result<Files> {
+    let mut files = Files::default();
+    let root = directory.canonicalize()?;
+    walk(&mut files, &root, &root, "", is_wanted, source_limit)?;
+    if let Some(first) = files.left_out.first() {
+        let count = files.left_out.len();
+        let message = format!(
+            "more than {TEMPLATE_FILES_MAX} modules: {count} were not loaded, from {first} on"
+        );
+        files.finding(".", message);
+    }
+    Ok(files)
+}
+
+/// What a directory of templates has: names and texts of files, and what could not be read.
+pub type TemplateFiles = (Vec<(String, String)>, Vec<Finding>);
+
+/// Reads the files of a directory of templates whose names will do, as templates are read.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn read_files(directory: &Path, is_wanted: fn(&str) -> bool) -> io::Result<TemplateFiles> {
+    let files = read_directory(directory, is_wanted, SOURCE_MAX_BYTES)?;
+    let text = |file: File| (file.name, String::from_utf8_lossy(&file.text).into_owned());
+    Ok((files.files.into_iter().map(text).collect(), files.findings))
+}
+
 /// Whether a file of this name is a module. What editors leave beside one (`.#x.luau`, `#x.luau`,
-/// `.x.luau`) is none.
-pub(super) fn is_module(file_name: &str) -> bool {
-    file_name.ends_with(".luau") && !file_name.starts_with(['.', '#'])
+/// `.x.luau`) is none, and neither is a file of tests (`x.test.luau`).
+pub fn is_module(file_name: &str) -> bool {
+    file_name.ends_with(".luau")
+        && !file_name.ends_with(".test.luau")
+        && !file_name.starts_with(['.', '#'])
 }
 
 fn walk(
@@ -101,6 +128,7 @@ fn walk(
     root: &Path,
     folder: &Path,
     prefix: &str,
+    is_wanted: fn(&str) -> bool,
     source_limit: usize,
 ) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
@@ -119,11 +147,11 @@ fn walk(
             if name.matches('/').count() >= TEMPLATE_FOLDERS_DEEP {
                 files.finding(&name, "folders nest too deep; it was not looked into");
             } else if let Err(error) =
-                walk(files, root, &entry.path(), &format!("{name}/"), source_limit)
+                walk(files, root, &entry.path(), &format!("{name}/"), is_wanted, source_limit)
             {
                 files.finding(&name, error.to_string());
             }
-        } else if is_module(&file_name) {
+        } else if is_wanted(&file_name) {
             if files.files.len() >= TEMPLATE_FILES_MAX {
                 files.left_out.push(name);
                 continue;

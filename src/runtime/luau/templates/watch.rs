@@ -84,7 +84,7 @@ impl Watching {
     /// Blocks: until the next look; `stop` closes the channel.
     fn run(mut self, stop_rx: &Receiver<()>) {
         while stop_rx.recv_timeout(RELOAD_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            let look = Look::at(&self.directory);
+            let look = Look::at(&self.directory, is_module);
             self.told(look.as_ref().err());
             let Ok(look) = look else { continue };
             let is_settled = self.before.replace(look) == Some(look);
@@ -145,21 +145,26 @@ fn identity(directory: &Path) -> Option<(u64, u64)> {
 
 /// How a template directory looks from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runtime::luau) struct Look(u64);
+pub struct Look(u64);
 
 impl Look {
-    /// Looks at a directory.
+    /// Looks at a directory, as far as its files have names that will do.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(in crate::runtime::luau) fn at(directory: &Path) -> io::Result<Self> {
+    pub fn at(directory: &Path, is_wanted: fn(&str) -> bool) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
-        hash_folder(&mut hasher, directory, 0)?;
+        hash_folder(&mut hasher, directory, is_wanted, 0)?;
         Ok(Self(hasher.finish()))
     }
 }
 
-fn hash_folder(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<()> {
+fn hash_folder(
+    hasher: &mut DefaultHasher,
+    folder: &Path,
+    is_wanted: fn(&str) -> bool,
+    depth: usize,
+) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -169,8 +174,8 @@ fn hash_folder(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::R
         if is_folder && !is_hidden && depth < TEMPLATE_FOLDERS_DEEP {
             name.hash(hasher);
             // One that cannot be read is one without templates, and says so when it is loaded.
-            let _ = hash_folder(hasher, &entry.path(), depth + 1);
-        } else if !is_folder && name.to_str().is_some_and(is_module) {
+            let _ = hash_folder(hasher, &entry.path(), is_wanted, depth + 1);
+        } else if !is_folder && name.to_str().is_some_and(is_wanted) {
             name.hash(hasher);
             // Of what a link points to, because that is what is read.
             if let Ok(metadata) = fs::metadata(entry.path()) {
