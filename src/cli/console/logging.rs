@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -53,8 +54,23 @@ pub(in crate::cli) fn init(
 /// level is not changed while it runs.
 #[cfg_attr(not(feature = "luau"), allow(dead_code))]
 pub(in crate::cli) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
-    let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
-    start(level, LogForm::Text { writer: text_writer(), has_time: !is_journal(), scripts });
+    let is_terminal = io::stderr().is_terminal();
+    start_for_scripts(Scripts { level, others, is_terminal, kept: None });
+}
+
+/// As [`init_for_scripts`], but what scripts print is kept for the command to show, and of all else
+/// only errors are logged.
+#[cfg_attr(not(feature = "luau"), allow(dead_code))]
+pub(in crate::cli) fn init_to_keep_scripts() -> Arc<Lock<Vec<String>>> {
+    let (kept, others) = (Arc::<Lock<Vec<String>>>::default(), LevelFilter::Error);
+    let level = LevelFilter::Debug;
+    start_for_scripts(Scripts { level, others, is_terminal: false, kept: Some(kept.clone()) });
+    kept
+}
+
+fn start_for_scripts(scripts: Scripts) {
+    let (writer, has_time, level) = (text_writer(), !is_journal(), scripts.level);
+    start(level, LogForm::Text { writer, has_time, scripts: Some(scripts) });
 }
 
 fn start(level: LevelFilter, form: LogForm) {
@@ -127,6 +143,8 @@ struct Scripts {
     others: LevelFilter,
     /// There may be a line of progress to write over.
     is_terminal: bool,
+    /// Where it is kept instead. Limit: what tenants may log, until it is taken.
+    kept: Option<Arc<Lock<Vec<String>>>>,
 }
 
 impl Scripts {
@@ -134,7 +152,14 @@ impl Scripts {
     /// any other.
     fn line(&self, record: &Record<'_>) -> Option<String> {
         match log_line::script_text(record) {
-            Some(line) => Some(if self.is_terminal { format!("\r\x1b[K{line}") } else { line }),
+            Some(line) => Some(match &self.kept {
+                Some(kept) => {
+                    kept.lock().push(line.trim_end().to_owned());
+                    String::new()
+                }
+                None if self.is_terminal => format!("\r\x1b[K{line}"),
+                None => line,
+            }),
             None => {
                 (record.level() > self.others && log::max_level() == self.level).then(String::new)
             }
