@@ -69,6 +69,7 @@ const COMMANDS: &[Command] = &[
     commands::migrate::COMMAND,
     commands::store::COMMAND,
     commands::check::COMMAND,
+    commands::test::COMMAND,
     commands::types::COMMAND,
     commands::completions::COMMAND,
     commands::man::COMMAND,

@@ -40,6 +40,8 @@ mod cli_systemd;
 #[cfg(feature = "luau")]
 mod cli_terminal;
 #[cfg(feature = "luau")]
+mod cli_test;
+#[cfg(feature = "luau")]
 mod cli_types;
 #[cfg(feature = "luau")]
 mod cli_usage;

@@ -73,7 +73,7 @@ impl Command {
     }
 
     fn takes_a_file(&self) -> bool {
-        self.usage.split([' ', '[', ']']).any(|word| word == "FILE")
+        self.usage.split([' ', '[', ']']).any(|word| word == "FILE" || word == "DIR")
     }
 }
 

@@ -22,8 +22,8 @@ pub(in crate::cli) const COMMAND: Command = Command {
 /// What a command ends with.
 pub(in crate::cli) const EXIT_CODES: [(u8, &str); 7] = [
     (0, "success, a graceful stop included"),
-    (1, "some event or request failed, or `check` found something"),
-    (2, "wrong usage"),
+    (1, "some event, request or test failed, or `check` found something"),
+    (2, "wrong usage, or nothing to test"),
     (
         3,
         "bad configuration, input or token file; a port in use; built without what the command needs",

@@ -27,6 +27,7 @@ pub(super) mod status;
 pub(super) mod store;
 pub(super) mod template;
 pub(super) mod tenant;
+pub(super) mod test;
 pub(super) mod token;
 pub(super) mod types;
 pub(super) mod version;

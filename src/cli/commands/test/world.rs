@@ -1,0 +1,235 @@
+//! What a test has its templates run in: the runtime of a worker over a store in memory, with a
+//! clock that stands still until the test moves it.
+//!
+//! Each test has a world of its own. What moves the clock waits until nothing runs before it looks
+//! at the timers, so that a test sees the same each time, however fast the machine.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use crate::base::clock::{ManualClock, ScriptClock};
+use crate::base::error::DbError;
+use crate::base::sync::Lock;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{
+    Answer, Cancelled, DispatchResult, Job, MessageCarrier, MessageDoor, Refused, Request,
+    RequestId,
+};
+use crate::feeds;
+use crate::pool::{Messages, Subscriptions, WorkerDb};
+use crate::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+use crate::runtime::{TemplateRuntime, TenantDb};
+use crate::store::memory::MemoryStore;
+use crate::store::{DbOptions, DbState};
+use crate::wire::data::{
+    DbAnswer, DbOp, EncodedJson, MessageOutcome, SHOP_UPDATE, TenantId, TenantMessage, TenantState,
+    Timestamp,
+};
+
+/// What the clock of each world shows first: 2026-01-01T00:00:00Z, a Thursday.
+const FIRST_DATE: Duration = Duration::from_secs(1_767_225_600);
+
+/// Longer than the limits of the runtime let anything run.
+const REST_MAX: Duration = Duration::from_secs(60);
+
+/// Limit: what is published, and not yet asked for.
+const PUBLISHED_MAX: usize = 1_000;
+
+/// A world.
+pub(super) struct World {
+    worker: Arc<TestWorker>,
+    pub(super) db: Arc<DbState>,
+    clock: Arc<ManualClock>,
+    published: Published,
+    // The worker's tenants send by it, and it knows the worker.
+    _messages: Arc<Messages>,
+    /// Limit: what the runtime admits.
+    started: HashMap<u64, Receiver<DispatchResult>>,
+    last: u64,
+}
+
+/// What was published to feeds: the tenant, the topic, the data.
+type Published = Arc<Lock<Vec<(TenantId, String, EncodedJson)>>>;
+
+impl World {
+    /// A world in which tenants run these templates.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub(super) fn new(templates: TemplateSource) -> io::Result<Self> {
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + FIRST_DATE));
+        let of_scripts = ScriptClock::Manual(clock.clone());
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let db = Arc::new(db.with_clock(of_scripts.clone()));
+        let (door, published) = (MessageDoor::default(), Published::default());
+        let tenant_db = TestDb {
+            inner: WorkerDb::direct(db.clone(), 0, 1, door.clone()),
+            published: published.clone(),
+        };
+        let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
+        let config = LuauConfig { templates, clock: of_scripts, ..LuauConfig::default() };
+        let runtime = LuauRuntime::start(config, Arc::new(tenant_db), subscriptions.clone())
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let worker = Arc::new(TestWorker { runtime, subscriptions });
+        let messages = Messages::new(worker.clone(), db.clone(), None);
+        let carrier: Arc<dyn MessageCarrier> = messages.clone();
+        door.open(Arc::downgrade(&carrier));
+        let started = HashMap::new();
+        Ok(Self { worker, db, clock, published, _messages: messages, started, last: 0 })
+    }
+
+    /// Hands a job in: the number by which [`World::answer`] has what comes of it.
+    pub(super) fn start(&mut self, tenant: TenantId, job: Job) -> u64 {
+        let (answer_tx, answer_rx) = bounded(1);
+        let deadline = Instant::now() + REST_MAX;
+        self.last += 1;
+        self.started.insert(self.last, answer_rx);
+        self.worker.submit(Request::new(tenant, job, deadline, Answer::channel(answer_tx)));
+        self.last
+    }
+
+    /// The answer of a job. While it waits for a time, the clock goes on to the next timer.
+    ///
+    /// # Blocks
+    /// As long as it runs.
+    ///
+    /// # Errors
+    /// No answer will come; the text says why.
+    pub(super) fn answer(&mut self, number: u64) -> Result<DispatchResult, String> {
+        let Some(answer_rx) = self.started.remove(&number) else {
+            return Err("its answer has been taken".to_owned());
+        };
+        loop {
+            let next = self.rest()?;
+            match (answer_rx.try_recv(), next) {
+                (Ok(result), _) => return Ok(result),
+                (Err(TryRecvError::Empty), Some(next)) => self.clock.move_to(next),
+                (Err(_), _) => return Err("it waits for something that never comes".to_owned()),
+            }
+        }
+    }
+
+    /// Whether a job has its answer, once nothing runs.
+    ///
+    /// # Blocks
+    /// As [`World::answer`].
+    ///
+    /// # Errors
+    /// As [`World::answer`].
+    pub(super) fn is_answered(&self, number: u64) -> Result<bool, String> {
+        self.rest()?;
+        Ok(self.started.get(&number).is_none_or(|answer_rx| !answer_rx.is_empty()))
+    }
+
+    /// Moves the clock on by so much, from timer to timer.
+    ///
+    /// # Blocks
+    /// As long as what the timers wake runs.
+    ///
+    /// # Errors
+    /// Something does not end.
+    pub(super) fn advance(&self, time: Duration) -> Result<(), String> {
+        let until = self.clock.now() + time;
+        while let Some(next) = self.rest()?.filter(|next| *next <= until) {
+            self.clock.move_to(next);
+        }
+        self.clock.move_to(until);
+        Ok(())
+    }
+
+    /// What its clock shows.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::of(self.clock.date())
+    }
+
+    /// What the tenant published since this was asked last: topics and data.
+    ///
+    /// # Blocks
+    /// As [`World::answer`].
+    ///
+    /// # Errors
+    /// As [`World::answer`].
+    pub(super) fn published(&self, tenant: TenantId) -> Result<Vec<(String, EncodedJson)>, String> {
+        self.rest()?;
+        let mut published = self.published.lock();
+        let own = published.extract_if(.., |(from, ..)| *from == tenant);
+        Ok(own.map(|(_, topic, data)| (topic, data)).collect())
+    }
+
+    /// Waits until nothing runs: when the next timer fires.
+    fn rest(&self) -> Result<Option<Instant>, String> {
+        let rest = self.worker.runtime.rest(Instant::now() + REST_MAX);
+        rest.map_err(|_| format!("something still runs after {REST_MAX:?}"))
+    }
+}
+
+/// The runtime as the worker that it would be part of.
+struct TestWorker {
+    runtime: LuauRuntime,
+    subscriptions: Arc<Subscriptions>,
+}
+
+impl WorkerLike for TestWorker {
+    fn id(&self) -> usize {
+        0
+    }
+
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        let Request { tenant, id, job, answer, .. } = request;
+        let is_wanted = match &job {
+            Job::Dispatch(event) => {
+                event.name == SHOP_UPDATE || self.subscriptions.wants(tenant, &event.name)
+            }
+            Job::RunScript { .. } | Job::DropTenant => true,
+        };
+        if is_wanted {
+            self.runtime.submit(tenant, id, job, answer);
+        } else {
+            answer.send_not_subscribed();
+        }
+        Ok(())
+    }
+
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.runtime.cancel(tenant, request_id)
+    }
+
+    fn kill(&self) {
+        self.runtime.shutdown();
+    }
+}
+
+/// The database of a world, which keeps what is published.
+struct TestDb {
+    inner: WorkerDb,
+    published: Published,
+}
+
+impl TenantDb for TestDb {
+    fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
+        self.inner.tenant_states()
+    }
+
+    fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
+        self.inner.ask(op)
+    }
+
+    fn send(&self, message: TenantMessage) -> MessageOutcome {
+        self.inner.send(message)
+    }
+
+    fn publish(&self, from: TenantId, topic: String, data: EncodedJson) -> Result<(), DbError> {
+        feeds::check(&topic, &data)?;
+        let mut published = self.published.lock();
+        if published.len() >= PUBLISHED_MAX {
+            return Err(DbError::Busy("too much is published that no test asks for".to_owned()));
+        }
+        published.push((from, topic, data));
+        Ok(())
+    }
+}
