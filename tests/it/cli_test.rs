@@ -230,7 +230,14 @@ fn files_of_tests_are_no_modules() {
         ("x.test.luau", "test('it', function(t)\n\tt:expect(t:dispatch('E')):equals(false)\nend)"),
     ]);
     run_tests(&folder, &[]).expect(0, "");
-    run(&["check", "--templates", text(folder.path())]).expect(0, "");
+    let check = || run(&["check", "--templates", text(folder.path())]);
+    check().expect(0, "");
+    fs::write(folder.path().join("x.test.luau"), "tset('it', require('./y'))").expect("write");
+    let found = [
+        "x.test.luau:1:1: unknown global 'tset'; did you mean 'test'?",
+        "x.test.luau:1:20: cannot require \"./y\": there is no such module",
+    ];
+    assert_eq!(check().stdout, found);
 }
 
 #[test]

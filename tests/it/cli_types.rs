@@ -7,6 +7,7 @@ use crate::support::binary::{run, run_on, write};
 
 const DOCS: &str = include_str!("../../docs/templates.md");
 const EVERY: &str = include_str!("../data/every_member.luau");
+const EVERY_OF_TESTS: &str = include_str!("../data/every_member.test.luau");
 
 #[test]
 fn the_definitions_are_printed_as_they_are() {
@@ -26,7 +27,8 @@ fn the_definitions_are_printed_as_they_are() {
     let members = members.map(|line| line.trim_start_matches("function "));
     for member in members.filter(|line| line.starts_with(|char: char| char.is_alphabetic())) {
         let name = member.split([':', '(']).next().expect("a name");
-        assert!(EVERY.contains(name), "every_member.luau has no {name}");
+        let has_it = [EVERY, EVERY_OF_TESTS].iter().any(|every| every.contains(name));
+        assert!(has_it, "every_member.luau and every_member.test.luau have no {name}");
     }
     run(&["types", "x"]).expect(2, "unexpected \"x\"");
 }
@@ -70,10 +72,19 @@ fn strict_templates_pass_an_analyser() {
     let strict: Vec<_> =
         blocks("luau").into_iter().filter(|block| block.contains("--!strict")).collect();
     assert!(!strict.is_empty());
-    for (number, source) in strict.into_iter().chain([EVERY]).enumerate() {
+    for (number, source) in strict.into_iter().chain([EVERY, EVERY_OF_TESTS]).enumerate() {
         let found = analyse(&write(folder.path(), &format!("{number}.luau"), source));
         let said = String::from_utf8_lossy(&found.stdout);
         assert!(found.status.success(), "{said}{}", String::from_utf8_lossy(&found.stderr));
+    }
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/templates");
+    for folder in std::fs::read_dir(examples).expect("the examples") {
+        let files = std::fs::read_dir(folder.expect("a folder").path()).expect("readable");
+        let files = files.map(|file| file.expect("a file").path());
+        for file in files.filter(|file| file.extension().is_some_and(|end| end == "luau")) {
+            let found = analyse(&file);
+            assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+        }
     }
     let wrong = "--!strict\nreturn function(ctx: Ctx) return ctx.KV:gett('k', {}) end";
     assert!(!analyse(&write(folder.path(), "wrong.luau", wrong)).status.success());

@@ -15,7 +15,14 @@ pub(in crate::cli) const COMMAND: Command = Command {
 #[cfg(feature = "luau")]
 fn run(args: &Args) -> Result<(), CliError> {
     args.need_no_words()?;
-    crate::cli::console::output::print(crate::runtime::luau::definitions().trim_end())
+    crate::cli::console::output::print(definitions().trim_end())
+}
+
+/// The definitions of what templates and tests find.
+#[cfg(feature = "luau")]
+pub(super) fn definitions() -> String {
+    let of_tests = include_str!("test/definitions.d.luau");
+    format!("{}\n{of_tests}", crate::runtime::luau::definitions())
 }
 
 #[cfg(not(feature = "luau"))]

@@ -76,7 +76,7 @@ use self::io::IoPool;
 use self::mailbox::Mailbox;
 pub use self::runtime_error::RuntimeError;
 pub use self::templates::{
-    Finding, Look, TemplateFiles, check, check_file, check_source, definitions, is_module,
+    Finding, Look, TemplateFiles, check, check_file, check_source, definitions, is_module, is_test,
     read_files,
 };
 use self::templates::{TemplateCache, Templates, Watch};

@@ -4,10 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::fixtures;
-use crate::runtime::luau::{Claim, Example, Look, claims, examples, is_module, read_files};
-
-/// How the name of a file of tests ends.
-const TEST_END: &str = ".test.luau";
+use crate::runtime::luau::{
+    Claim, Example, Look, claims, examples, is_module, is_test, read_files,
+};
 
 /// What a directory has.
 #[derive(Debug)]
@@ -41,10 +40,6 @@ pub(super) struct ClaimsName {
 /// Whether a file has something to do with what is tested.
 fn is_wanted(name: &str) -> bool {
     is_module(name) || is_test(name) || is_document(name)
-}
-
-fn is_test(name: &str) -> bool {
-    name.ends_with(TEST_END) && !name.starts_with(['.', '#'])
 }
 
 fn is_document(name: &str) -> bool {

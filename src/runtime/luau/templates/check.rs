@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::source::{self, File, Files};
-use super::{INIT, MAIN, MAIN_FILE, compile, lexer::At, resolve, walk::walk, without_head};
+use super::source::{self, File, Files, is_test, read_files};
+use super::walk::{walk, walk_tests};
+use super::{INIT, MAIN, MAIN_FILE, compile, lexer::At, resolve, without_head};
 use crate::base::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -44,8 +45,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Compiles every `.luau` file of a directory, follows what they require, and looks for globals and
-/// members of `ctx` that there are none of. Nothing is executed.
+/// Compiles every `.luau` file of a directory, tests too, follows what they require, and looks for
+/// globals and members of `ctx` that there are none of. Nothing is executed.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -68,12 +69,18 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
         .iter()
         .flat_map(|file| of_source(&file.name, &file.module, &file.text, &exists));
     findings.extend(found);
+    for (name, text) in read_files(directory, is_test)?.0 {
+        let of_tests = of_source(&name, &name, text.as_bytes(), &exists).into_iter();
+        // Templates can be run without their tests.
+        findings.extend(of_tests.map(|finding| Finding { is_fatal: false, ..finding }));
+    }
     findings.sort();
     Ok(findings)
 }
 
 /// Checks a file as a tenant's own template, or as a script, which says so by `local ctx = ...`.
-/// What it requires is looked for in `directory`, if there is one. Nothing is executed.
+/// What it requires is looked for in `directory`, if there is one. A file of tests is checked as
+/// that. Nothing is executed.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -107,7 +114,8 @@ fn of_source(
         message,
         is_fatal: false,
     };
-    let seen = walk(without_head(source), module == MAIN);
+    let source = without_head(source);
+    let seen = if is_test(file) { walk_tests(source) } else { walk(source, module == MAIN) };
     let required = seen
         .requires
         .into_iter()

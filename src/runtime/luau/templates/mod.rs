@@ -24,7 +24,7 @@ use mlua::chunk::Compiler;
 pub use self::check::{Finding, check, check_file, check_source};
 pub use self::known::definitions;
 use self::lexer::LuauToken;
-pub use self::source::{TemplateFiles, is_module, read_files};
+pub use self::source::{TemplateFiles, is_module, is_test, read_files};
 pub(super) use self::template_cache::TemplateCache;
 pub use self::watch::Look;
 pub(super) use self::watch::Watch;

@@ -329,7 +329,8 @@ impl<'a> Names<'a> {
         let unknown = uses.into_iter().filter(|used| !own.contains(used.name));
         let unknown = unknown.map(|Use { at, name, like }| {
             let message = format!("unknown global '{name}'");
-            let near = like.or_else(|| nearest(name, known::globals()));
+            let globals = known::globals().map(|global| -> &'a str { global });
+            let near = like.or_else(|| nearest(name, globals.chain(own.iter().copied())));
             match known::instead(name) {
                 Some(instead) => (at, format!("{message}; {instead}")),
                 None => (at, with_hint(message, near)),

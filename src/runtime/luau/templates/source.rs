@@ -25,6 +25,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("settings.luau", include_str!("../../../../templates/settings.luau")),
 ];
 
+/// How the names of files of tests end.
+const TEST_END: &str = ".test.luau";
+
+/// How those of definitions for editors end.
+const DEFINITIONS_END: &str = ".d.luau";
+
 /// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -115,11 +121,17 @@ pub fn read_files(directory: &Path, is_wanted: fn(&str) -> bool) -> io::Result<T
     Ok((files.files.into_iter().map(text).collect(), files.findings))
 }
 
+/// Whether a file of this name is one of tests.
+pub fn is_test(file_name: &str) -> bool {
+    file_name.ends_with(TEST_END) && !file_name.starts_with(['.', '#'])
+}
+
 /// Whether a file of this name is a module. What editors leave beside one (`.#x.luau`, `#x.luau`,
-/// `.x.luau`) is none, and neither is a file of tests (`x.test.luau`).
+/// `.x.luau`) is none, and neither are a file of tests (`x.test.luau`) and definitions for editors
+/// (`x.d.luau`).
 pub fn is_module(file_name: &str) -> bool {
     file_name.ends_with(".luau")
-        && !file_name.ends_with(".test.luau")
+        && ![TEST_END, DEFINITIONS_END].iter().any(|end| file_name.ends_with(end))
         && !file_name.starts_with(['.', '#'])
 }
 

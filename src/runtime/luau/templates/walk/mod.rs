@@ -14,7 +14,7 @@ mod types;
 pub(super) use self::definitions::{Declaration, DeclaredMember, declarations};
 use self::expressions::Place;
 use super::lexer::{At, LuauToken, tokens};
-use super::names::{Names, Value};
+use super::names::{Names, Root, Value};
 
 /// What was found in a source.
 #[derive(Debug, Default)]
@@ -29,15 +29,26 @@ pub(super) struct Seen {
 /// Goes through a source. `is_template`: the function that it returns gets `ctx`, under any
 /// name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
+    seen(source, SourceWalk { is_template, ..SourceWalk::default() })
+}
+
+/// As [`walk`] of a file of tests: nothing need be returned, and there is `test`.
+pub(super) fn walk_tests(source: &[u8]) -> Seen {
+    let mut walk = SourceWalk { returns: true, ..SourceWalk::default() };
+    walk.names.change(Root::Global("test"), true);
+    seen(source, walk)
+}
+
+fn seen<'s>(source: &'s [u8], walk: SourceWalk<'_, 's>) -> Seen {
     let tokens = tokens(source);
-    let mut walk = SourceWalk { tokens: &tokens, is_template, ..SourceWalk::default() };
+    let mut walk = SourceWalk { tokens: &tokens, ..walk };
     walk.names.open_block();
     while walk.at < tokens.len() {
         walk.statements();
         // What ends a block ends none here.
         walk.at += 1;
     }
-    let SourceWalk { mut names, requires, returns, is_script, .. } = walk;
+    let SourceWalk { mut names, requires, returns, is_script, is_template, .. } = walk;
     if !returns {
         names.returned(At::default(), Value::literal("nil"), is_template);
     }
