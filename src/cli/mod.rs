@@ -68,6 +68,7 @@ const COMMANDS: &[Command] = &[
     commands::token::COMMAND,
     commands::migrate::COMMAND,
     commands::store::COMMAND,
+    commands::init::COMMAND,
     commands::check::COMMAND,
     commands::test::COMMAND,
     commands::types::COMMAND,

@@ -241,6 +241,29 @@ fn files_of_tests_are_no_modules() {
 }
 
 #[test]
+fn a_directory_that_init_made_passes_its_tests() {
+    let folder = TempDir::new();
+    let made = folder.path().join("new/templates");
+    let said = run(&["init", text(&made)]);
+    said.expect(0, "");
+    assert!(said.stdout.iter().any(|line| line.contains("mesophyll test")), "{said:?}");
+    let passed = run(&["test", text(&made)]);
+    passed.expect(0, "");
+    assert!(passed.stdout.iter().any(|line| line.starts_with("3 tests passed")), "{passed:?}");
+    run(&["check", "--templates", text(&made)]).expect(0, "");
+    // The documents show the same settings.
+    let docs = include_str!("../../docs/templates.md");
+    for settings in [".luaurc", ".vscode/settings.json"] {
+        let settings = fs::read_to_string(made.join(settings)).expect("it is made");
+        assert!(docs.contains(&settings), "{settings}");
+    }
+    fs::remove_file(made.join("main.luau")).expect("remove");
+    run(&["init", text(&made)]).expect(3, "main.test.luau is there already; nothing was made");
+    assert!(!made.join("main.luau").exists());
+    run(&["init"]).expect(2, "init takes one DIR");
+}
+
+#[test]
 fn a_watch_runs_again_when_a_file_changes() {
     let passing = "test('it', function(t)\n\tt:expect(t:fixture('a')):equals(1)\nend)";
     let folder = directory(&[("a.json", "1"), ("a.test.luau", passing)]);
