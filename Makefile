@@ -103,9 +103,9 @@ check: ## format, lints, documentation and scripts, without running a test
 	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- $(WITHOUT_LUAU); fi; \
 	set -ex; $(USE_CXX) $(CARGO) clippy --locked --all-targets "$$@" -- -D warnings; \
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
-	@set -e; for script in .ci/run packaging/*.sh packaging/deb/*; do bash -n $$script; done
+	@set -e; for script in .ci/run clients/*.sh packaging/*.sh packaging/deb/*; do bash -n $$script; done
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
-	for script in examples/worker.py packaging/sbom.py packaging/lines.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
+	for script in examples/worker.py clients/generate.py packaging/sbom.py packaging/lines.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
 
 # One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
@@ -213,6 +213,20 @@ conformance: ## run a WebSocket suite against both ends of a link, and check the
 	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SUITES)
 	$(CONFORMANCE_VENV)/bin/python tests/conformance/link.py $(TARGET)/debug/examples/ws_echo
 	$(CONFORMANCE_VENV)/bin/python tests/conformance/api.py $(TARGET)/debug/mesophyll
+
+.PHONY: clients
+clients: ## write the operations of the clients anew from what a master says of itself (needs python3)
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	$(USE_CXX) $(CARGO) build --locked --all-features --bin mesophyll
+	clients/generate.py $(TARGET)/debug/mesophyll
+
+.PHONY: clients-test
+clients-test: ## test the clients, the gateways and the bridges against a real master (needs python3 with venv, Node.js with npm, Redis, NATS, and PyPI and npm)
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	$(USE_CXX) $(CARGO) build --locked --all-features --bin mesophyll
+	clients/test.sh $(TARGET)/debug/mesophyll $(TARGET)
 
 # How long each fuzz target runs, and which run. Without sanitizers, which want a nightly compiler and look for what `unsafe`
 # code does: there is none of ours.

@@ -17,7 +17,7 @@ test fails when it is stale. [operations.md](operations.md#the-internal-api) say
 - Bodies and answers are JSON where nothing else is said. *?* marks a member that may be left out.
 - Each route may also answer `BadRequest`, `Restricted`, `MethodNotAllowed`, `Busy` and
   `InternalError`; and, where it needs a token, `NoAuthToken` and `InvalidToken`.
-- *Operation* is the name in the description, which generators make names of functions of.
+- *Operation* is the name in the description, as generators and [the clients](clients.md) use it.
 - The [errors](#errors) and the [types](#types) stand at the end.
 ";
 
