@@ -214,6 +214,38 @@ fn a_test_reaches_all_that_a_template_does() {
 }
 
 #[test]
+fn fixtures_are_files_of_json_inside_the_directory() {
+    let tests = "local function fails(t, name, text)
+            t:expect(function() t:fixture(name) end):fails(text)
+        end
+        test('fixtures', function(t)
+            t:expect(t:fixture('one')):equals({ a = null })
+            t:expect(t:fixture('fixtures/one.json')):equals({ a = null })
+            t:expect(t:fixture('many')):equals({ 1, { 2 } })
+            fails(t, 'none', 'there is no fixture sub/none, sub/none.json')
+            fails(t, 'bad', 'sub/bad.ndjson:2: expected')
+            fails(t, '../../outside', 'outside of the directory')
+            fails(t, 'link', 'outside of the directory')
+        end)";
+    let folder = TempDir::new();
+    let root = folder.path().join("templates");
+    for (name, text) in [
+        ("sub/a.test.luau", tests),
+        ("sub/fixtures/one.json", "{\"a\": null}\n"),
+        ("sub/many.ndjson", "1\n\n[2]\n"),
+        ("sub/bad.ndjson", "1\nx\n"),
+        ("../outside.json", "1"),
+    ] {
+        fs::create_dir_all(root.join(name).parent().expect("in a folder")).expect("make it");
+        fs::write(root.join(name), text).expect("write the file");
+    }
+    let outside = folder.path().join("outside.json");
+    std::os::unix::fs::symlink(outside, root.join("sub/link.json")).expect("link");
+    let finished = run(&["test", text(&root)]);
+    assert_eq!(finished.code(), 0, "{finished:#?}");
+}
+
+#[test]
 fn without_tests_or_a_directory_there_is_nothing_to_do() {
     let folder = directory(&[("main.luau", "-- It answers nothing\nreturn print")]);
     run_tests(&folder, &[]).expect(2, "nothing to test");

@@ -121,6 +121,8 @@ pub struct LuauLimits {
     pub slice: Duration,
     /// Where Luau cannot yield an event ends after this.
     pub unyieldable: Duration,
+    /// Lines that a tenant may log at once, after a quiet time.
+    pub log_burst: u32,
 }
 
 impl Default for LuauLimits {
@@ -138,6 +140,7 @@ impl Default for LuauLimits {
             host_calls: limits::HOST_CALLS_MAX,
             slice: limits::SLICE,
             unyieldable: limits::UNYIELDABLE_MAX,
+            log_burst: limits::SCRIPT_LOG_BURST,
         }
     }
 }

@@ -13,9 +13,7 @@ use log::Level;
 use super::gauges::Gauges;
 use super::script_error::cut;
 use crate::base::escape;
-use crate::base::limits::{
-    SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND,
-};
+use crate::base::limits::{SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
 use crate::base::throttle::Rate;
 use crate::dispatch::RequestId;
 use crate::wire::data::TenantId;
@@ -31,11 +29,12 @@ pub(super) struct ScriptLog {
 }
 
 impl ScriptLog {
-    pub(super) fn new(tenant: TenantId, gauges: &Arc<Gauges>) -> Self {
+    /// `burst`: so many lines may come at once.
+    pub(super) fn new(tenant: TenantId, burst: u32, gauges: &Arc<Gauges>) -> Self {
         Self {
             tenant,
             target: format!("tenant/{tenant}"),
-            rate: RefCell::new(Rate::new(SCRIPT_LOG_LINES_PER_SECOND, SCRIPT_LOG_BURST)),
+            rate: RefCell::new(Rate::new(SCRIPT_LOG_LINES_PER_SECOND, burst)),
             dropped: Cell::new(0),
             gauges: gauges.clone(),
         }

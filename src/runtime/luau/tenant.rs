@@ -67,7 +67,7 @@ impl Tenant {
     pub(super) fn new(id: TenantId, core: &Core) -> Self {
         Self {
             id,
-            log: Rc::new(ScriptLog::new(id, &core.gauges)),
+            log: Rc::new(ScriptLog::new(id, core.limits().log_burst, &core.gauges)),
             feed: Rc::new(ScriptFeed::new(id, &core.shared.db)),
             queue: JobQueue::default(),
             program: TenantProgram::new(&core.shared.template_cache),

@@ -33,24 +33,37 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     };
     let printed = logging::init_to_keep_scripts();
     if !args.is_on("watch") {
-        return run_once(args, path, &printed);
+        return run_once(args, path, &printed, &mut true);
     }
     end_quietly().map_err(|error| CliError::config(error.to_string()))?;
+    let mut has_reader = true;
     loop {
         // Before the run, so that a change while it runs is a change.
         let seen = look(Path::new(path)).ok();
-        if let Err(error) = run_once(args, path, &printed)
-            && !error.to_string().is_empty()
+        if let Err(error) = run_once(args, path, &printed, &mut has_reader)
+            && !error.message.is_empty()
         {
             output::tell(&error.to_string());
         }
         while look(Path::new(path)).ok() == seen {
             let _ = after(PAUSE).recv();
         }
+        if !args.is_on("json") {
+            has_reader = has_reader && output::print_on("")?;
+        }
+        if !has_reader {
+            return Ok(());
+        }
     }
 }
 
-fn run_once(args: &Args, path: &str, printed: &Lock<Vec<String>>) -> Result<(), CliError> {
+/// Runs the tests once. `has_reader` says whether stdout is open still.
+fn run_once(
+    args: &Args,
+    path: &str,
+    printed: &Lock<Vec<String>>,
+    has_reader: &mut bool,
+) -> Result<(), CliError> {
     let unreadable = |error: io::Error| CliError::config(format!("{path}: {error}"));
     let suite = Suite::read(Path::new(path)).map_err(unreadable)?;
     if suite.subjects.is_empty() {
@@ -59,7 +72,7 @@ fn run_once(args: &Args, path: &str, printed: &Lock<Vec<String>>) -> Result<(), 
         )));
     }
     let began = Instant::now();
-    let mut report = TestReport { is_json: args.is_on("json"), outcomes: Vec::new() };
+    let mut report = TestReport { is_json: args.is_on("json"), has_reader, outcomes: Vec::new() };
     run_suite(&suite, printed, |outcome| report.add(outcome))?;
     let failed = report.finish(began.elapsed())?;
     if let Some((file, _)) = args.get("junit") {
@@ -70,15 +83,10 @@ fn run_once(args: &Args, path: &str, printed: &Lock<Vec<String>>) -> Result<(), 
     if failed > 0 { Err(CliError::failed("")) } else { Ok(()) }
 }
 
-impl From<io::Error> for CliError {
-    /// A thread that the operating system refused.
-    fn from(error: io::Error) -> Self {
-        Self::config(error.to_string())
-    }
-}
-
-struct TestReport {
+struct TestReport<'r> {
     is_json: bool,
+    /// Nothing has closed stdout.
+    has_reader: &'r mut bool,
     outcomes: Vec<TestOutcome>,
 }
 
@@ -103,19 +111,19 @@ struct OneOutcome<'o> {
     error: Option<&'o TestFailure>,
 }
 
-impl TestReport {
+impl TestReport<'_> {
     fn add(&mut self, outcome: TestOutcome) -> Result<(), CliError> {
         if !self.is_json {
             let is_first = self.outcomes.last().is_none_or(|last| last.file != outcome.file);
             let head = if is_first { format!("{}\n", outcome.file) } else { String::new() };
-            output::print(&format!("{head}{}", shown(&outcome)))?;
+            self.print(&format!("{head}{}", shown(&outcome)))?;
         }
         self.outcomes.push(outcome);
         Ok(())
     }
 
     /// Prints the sum, or the JSON: how many failed.
-    fn finish(&self, took: Duration) -> Result<usize, CliError> {
+    fn finish(&mut self, took: Duration) -> Result<usize, CliError> {
         let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
         let passed = self.outcomes.len() - failed;
         if !self.is_json {
@@ -124,7 +132,7 @@ impl TestReport {
                 0 => format!("{passed} {tests} passed"),
                 _ => format!("{failed} of {} {tests} failed", self.outcomes.len()),
             };
-            output::print(&format!("\n{text} ({} ms)", took.as_millis()))?;
+            self.print(&format!("\n{text} ({} ms)", took.as_millis()))?;
             return Ok(failed);
         }
         let tests = self.outcomes.iter().map(|outcome| OneOutcome {
@@ -138,8 +146,13 @@ impl TestReport {
         });
         let all = AllOutcomes { passed, failed, ms: millis(took), tests: tests.collect() };
         let json = serde_json::to_string(&all).map_err(|error| CliError::bug(error.to_string()))?;
-        output::print_json(&json)?;
+        self.print(&escape::json(&json))?;
         Ok(failed)
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), CliError> {
+        *self.has_reader = *self.has_reader && output::print_on(text)?;
+        Ok(())
     }
 }
 

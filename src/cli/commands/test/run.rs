@@ -1,6 +1,5 @@
 //! Runs what there is to test: each test in a world of its own.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +10,9 @@ use serde::Deserialize;
 use super::door::{Door, Session};
 use super::outcome::{TestFailure, TestOutcome, ordered};
 use super::suite::{ClaimsName, Subject, Suite};
-use super::world::World;
+use super::world::{PRINTED_MAX, World};
 use crate::base::sync::Lock;
+use crate::cli::CliError;
 use crate::cli::parse::words::without_bom;
 use crate::dispatch::worker_like::next_request_id;
 use crate::dispatch::{Answer, DispatchResult, Job};
@@ -54,11 +54,11 @@ struct Listed {
 ///
 /// # Errors
 /// A world could not be made, or what `told` returned.
-pub(super) fn run_suite<E: From<io::Error>>(
+pub(super) fn run_suite(
     suite: &Suite,
     printed: &Lock<Vec<String>>,
-    mut told: impl FnMut(TestOutcome) -> Result<(), E>,
-) -> Result<(), E> {
+    mut told: impl FnMut(TestOutcome) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     for subject in &suite.subjects {
         let run = SubjectRun::new(&suite.root, subject, printed)?;
         for (number, (file, text)) in (0..).zip(&subject.tests) {
@@ -84,33 +84,34 @@ impl<'s> SubjectRun<'s> {
         root: &'s Path,
         subject: &'s Subject,
         printed: &'s Lock<Vec<String>>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, CliError> {
         let door = Arc::new(Door::default());
         let harness = (HARNESS.0.to_owned(), HARNESS.1.to_owned());
         let files = subject.templates.iter().cloned().chain([harness]).collect();
         let config = LuauConfig {
             templates: TemplateSource::Files(files),
-            limits: LuauLimits { wall: TEST_MAX, ..LuauLimits::default() },
+            limits: LuauLimits { wall: TEST_MAX, log_burst: PRINTED_MAX, ..LuauLimits::default() },
             thread_prefix: "test".to_owned(),
             ..LuauConfig::default()
         };
         let states = Arc::new(Subscriptions::new([].into()));
         let tester = LuauRuntime::start(config, door.clone(), states)
-            .map_err(|error| io::Error::other(error.to_string()))?;
+            .map_err(|error| CliError::config(error.to_string()))?;
         Ok(Self { root, subject, printed, door, tester })
     }
 
-    fn world(&self) -> io::Result<World> {
+    fn world(&self) -> Result<World, CliError> {
         World::new(TemplateSource::Files(self.subject.templates.clone()))
+            .map_err(|error| CliError::config(error.to_string()))
     }
 
-    fn run_file<E: From<io::Error>>(
+    fn run_file(
         &self,
         tester: TenantId,
         file: &str,
         text: &str,
-        told: &mut impl FnMut(TestOutcome) -> Result<(), E>,
-    ) -> Result<(), E> {
+        told: &mut impl FnMut(TestOutcome) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
         // What the file prints then is shown with its first test.
         let listed = self.list(tester, file, text).and_then(|listed| {
             if listed.is_empty() { Err("there is no test in it".to_owned()) } else { Ok(listed) }
@@ -138,7 +139,7 @@ impl<'s> SubjectRun<'s> {
         (file, text): (&str, &str),
         number: usize,
         line: usize,
-    ) -> io::Result<Option<TestFailure>> {
+    ) -> Result<Option<TestFailure>, CliError> {
         let folder = self.root.join(file);
         let folder = folder.parent().unwrap_or(self.root).to_owned();
         self.door.begin(Session::new(self.world()?, self.root, folder));
@@ -189,15 +190,13 @@ impl<'s> SubjectRun<'s> {
         name: &str,
         line: usize,
         tester: Option<TenantId>,
-        run: impl FnOnce() -> io::Result<Option<TestFailure>>,
-    ) -> io::Result<TestOutcome> {
+        run: impl FnOnce() -> Result<Option<TestFailure>, CliError>,
+    ) -> Result<TestOutcome, CliError> {
         let began = Instant::now();
         let failure = run()?;
         let own = tester.map(|tester| format!("{tester}: ")).unwrap_or_default();
         let printed = std::mem::take(&mut *self.printed.lock());
-        let output = printed.iter().map(|line| {
-            line.strip_prefix(&own).filter(|_| !own.is_empty()).unwrap_or(line).to_owned()
-        });
+        let output = printed.iter().map(|line| line.strip_prefix(&own).unwrap_or(line).to_owned());
         Ok(TestOutcome {
             file: file.to_owned(),
             line,

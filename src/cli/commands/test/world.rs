@@ -21,7 +21,7 @@ use crate::dispatch::{
 };
 use crate::feeds;
 use crate::pool::{Messages, Subscriptions, WorkerDb};
-use crate::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
@@ -38,6 +38,12 @@ const REST_MAX: Duration = Duration::from_secs(60);
 
 /// Limit: what is published, and not yet asked for.
 const PUBLISHED_MAX: usize = 1_000;
+
+/// Limit: lines that a tenant prints in a test, and a few more in each second that it takes.
+pub(super) const PRINTED_MAX: u32 = 10_000;
+
+/// Where entries of the shop that have a price are bought.
+const PURCHASE_URL: &str = "https://example.com/{scope}/{key}/{version}";
 
 /// A world.
 pub(super) struct World {
@@ -63,7 +69,9 @@ impl World {
     pub(super) fn new(templates: TemplateSource) -> io::Result<Self> {
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + FIRST_DATE));
         let of_scripts = ScriptClock::Manual(clock.clone());
-        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+        let purchase_url = Some(PURCHASE_URL.to_owned());
+        let options = DbOptions { purchase_url, ..DbOptions::default() };
+        let db = DbState::new(Arc::new(MemoryStore::new()), options)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let db = Arc::new(db.with_clock(of_scripts.clone()));
         let (door, published) = (MessageDoor::default(), Published::default());
@@ -72,7 +80,8 @@ impl World {
             published: published.clone(),
         };
         let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
-        let config = LuauConfig { templates, clock: of_scripts, ..LuauConfig::default() };
+        let limits = LuauLimits { log_burst: PRINTED_MAX, ..LuauLimits::default() };
+        let config = LuauConfig { templates, limits, clock: of_scripts, ..LuauConfig::default() };
         let runtime = LuauRuntime::start(config, Arc::new(tenant_db), subscriptions.clone())
             .map_err(|error| io::Error::other(error.to_string()))?;
         let worker = Arc::new(TestWorker { runtime, subscriptions });

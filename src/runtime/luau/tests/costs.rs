@@ -235,7 +235,7 @@ impl Arena {
             Arc::new(AtomicBool::new(false)),
         );
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
-        let log = Rc::new(ScriptLog::new(TENANT, &Arc::new(Gauges::default())));
+        let log = Rc::new(ScriptLog::new(TENANT, 1, &Arc::new(Gauges::default())));
         let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());
         let feed = Rc::new(ScriptFeed::new(TENANT, &db));
         let host = Host::new(
