@@ -18,6 +18,9 @@ fn commands_that_run_templates_refuse_to_start() {
             assert!(refused.stdout.is_empty(), "{refused:?}");
         }
     }
+    for args in [["test", "."], ["init", "none"]] {
+        run(&args).expect(3, "built without Luau");
+    }
 }
 
 #[test]
