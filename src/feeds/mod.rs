@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use crate::base::error::DbError;
 use crate::base::limits::{
-    FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_TAKEN, FEED_TOPIC_MAX_BYTES,
+    FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_RINGS_BYTES, FEED_TAKEN, FEED_TOPIC_MAX_BYTES,
 };
 use crate::base::metrics::Counter;
 use crate::base::random;
@@ -123,9 +123,9 @@ pub struct FeedFigures {
     pub bytes: u64,
 }
 
-/// The feeds of a master's tenants.
+/// News of a master's tenants of one kind, with those that read them.
 #[derive(Debug)]
-pub struct Feeds {
+struct FeedHub {
     incarnation: Arc<str>,
     state: Lock<FeedState>,
     taken: Rates<TenantId>,
@@ -144,10 +144,11 @@ struct FeedState {
     is_over: bool,
 }
 
-impl Default for Feeds {
-    fn default() -> Self {
+impl FeedHub {
+    /// `kept_bytes`: of all tenants' news.
+    fn new(kept_bytes: usize) -> Self {
         let state = FeedState {
-            rings: Rings::new(),
+            rings: Rings::new(kept_bytes),
             readers: HashMap::new(),
             next_reader: 0,
             is_over: false,
@@ -162,34 +163,41 @@ impl Default for Feeds {
             lost: Arc::default(),
         }
     }
-}
 
-impl Feeds {
     /// Publishes what a tenant says. Never waits for a reader.
     ///
     /// # Errors
     /// See [`check`]; `Busy`: the tenant has published too much of late, and its readers are told
     /// that this event is lost.
-    pub fn publish(
-        &self,
-        tenant: TenantId,
-        topic: &str,
-        data: &EncodedJson,
-    ) -> Result<(), DbError> {
+    fn publish(&self, tenant: TenantId, topic: &str, data: &EncodedJson) -> Result<(), DbError> {
         let checked = check(topic, data).and_then(|()| {
             json_from_encoded(data).map_err(|error| DbError::Refused(error.to_string()))
         });
         let data = checked.inspect_err(|_| self.refused.inc())?;
+        self.keep(tenant, topic, |at| {
+            // Neither a tenant nor a time has a character that JSON would escape, and JSON text has
+            // no line break.
+            format!(
+                "event: {topic}\ndata: {{\"tenant\":\"{tenant}\",\"at\":\"{at}\",\"data\":{data}}}\n\n"
+            )
+        })
+    }
+
+    /// Keeps news of the tenant, whose lines are made with the time, and leaves them with readers.
+    ///
+    /// # Errors
+    /// `Busy`: there were too many of late, and the readers are told that these are lost.
+    fn keep(
+        &self,
+        tenant: TenantId,
+        topic: &str,
+        lines: impl FnOnce(Timestamp) -> String,
+    ) -> Result<(), DbError> {
         if !self.taken.admits(tenant, Instant::now()) {
             self.lose(tenant, topic);
             return Err(DbError::Busy("too much was published of late".to_owned()));
         }
-        let at = Timestamp::now();
-        // Neither a tenant nor a time has a character that JSON would escape, and JSON text has no
-        // line break.
-        let lines = format!(
-            "event: {topic}\ndata: {{\"tenant\":\"{tenant}\",\"at\":\"{at}\",\"data\":{data}}}\n\n"
-        );
+        let lines = lines(Timestamp::now());
         let make = |number| FeedItem {
             tenant: Some(tenant),
             topic: topic.to_owned(),
@@ -208,7 +216,7 @@ impl Feeds {
     }
 
     /// An event of the tenant is not taken, as there are too many: its readers are told.
-    pub fn lose(&self, tenant: TenantId, topic: &str) {
+    fn lose(&self, tenant: TenantId, topic: &str) {
         self.excess.inc();
         let mut state = self.state.lock();
         state.rings.skip(tenant);
@@ -216,7 +224,7 @@ impl Feeds {
     }
 
     /// Begins to read; `after` is what a reader that came back had last.
-    pub fn read(self: &Arc<Self>, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
+    fn read(self: &Arc<Self>, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
         let mut state = self.state.lock();
         let number = state.rings.number();
         let known = after.map(|after| after.of(&self.incarnation));
@@ -249,12 +257,12 @@ impl Feeds {
 
     /// These shards come: of what their tenants published elsewhere nothing is known, and a reader
     /// that comes back is told so.
-    pub fn take(&self, shards: &ShardSet) {
+    fn take(&self, shards: &ShardSet) {
         self.state.lock().rings.forget_shards(shards);
     }
 
     /// Tells readers that other masters have the tenants of these shards, and forgets their events.
-    pub fn leave(&self, shards: &ShardSet) {
+    fn leave(&self, shards: &ShardSet) {
         let mut state = self.state.lock();
         state.rings.forget_shards(shards);
         for reader in state.readers.values() {
@@ -266,14 +274,14 @@ impl Feeds {
     }
 
     /// Ends all readers when they have got what waits for them, and lets none wait any more.
-    pub fn end(&self) {
+    fn end(&self) {
         let mut state = self.state.lock();
         state.is_over = true;
         state.readers.values().for_each(|reader| reader.end());
     }
 
     /// What there is to count.
-    pub fn figures(&self) -> FeedFigures {
+    fn figures(&self) -> FeedFigures {
         let state = self.state.lock();
         FeedFigures {
             published: self.published.get(),
@@ -294,6 +302,65 @@ impl Feeds {
 
     fn forget(&self, reader: u64) {
         self.state.lock().readers.remove(&reader);
+    }
+}
+
+/// What the tenants of a master say to those that read it.
+#[derive(Debug)]
+pub struct Feeds {
+    published: Arc<FeedHub>,
+}
+
+impl Default for Feeds {
+    fn default() -> Self {
+        Self { published: Arc::new(FeedHub::new(FEED_RINGS_BYTES)) }
+    }
+}
+
+impl Feeds {
+    /// Publishes what a tenant says. Never waits for a reader.
+    ///
+    /// # Errors
+    /// See [`check`]; `Busy`: the tenant has published too much of late, and its readers are told
+    /// that this event is lost.
+    pub fn publish(
+        &self,
+        tenant: TenantId,
+        topic: &str,
+        data: &EncodedJson,
+    ) -> Result<(), DbError> {
+        self.published.publish(tenant, topic, data)
+    }
+
+    /// An event of the tenant is not taken, as there are too many: its readers are told.
+    pub fn lose(&self, tenant: TenantId, topic: &str) {
+        self.published.lose(tenant, topic);
+    }
+
+    /// Begins to read what tenants publish; `after` is what a reader that came back had last.
+    pub fn read(&self, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
+        self.published.read(wanted, after)
+    }
+
+    /// These shards come: of what their tenants said elsewhere nothing is known, and a reader that
+    /// comes back is told so.
+    pub fn take(&self, shards: &ShardSet) {
+        self.published.take(shards);
+    }
+
+    /// Tells readers that other masters have the tenants of these shards, and forgets their news.
+    pub fn leave(&self, shards: &ShardSet) {
+        self.published.leave(shards);
+    }
+
+    /// Ends all readers when they have got what waits for them, and lets none wait any more.
+    pub fn end(&self) {
+        self.published.end();
+    }
+
+    /// What there is to count of what was published.
+    pub fn figures(&self) -> FeedFigures {
+        self.published.figures()
     }
 }
 

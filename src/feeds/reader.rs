@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{FeedItem, Feeds, Position};
+use super::{FeedHub, FeedItem, Position};
 use crate::base::limits::{FEED_GAPS_MAX, FEED_QUEUE_BYTES, FEED_QUEUE_EVENTS, FEED_REPLAY_STEP};
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::TenantId;
@@ -52,7 +52,7 @@ pub enum FeedNews {
 }
 
 /// What the one that reads and those that publish share. Its lock is taken inside that of
-/// [`Feeds`], never the other way round.
+/// [`FeedHub`], never the other way round.
 #[derive(Debug)]
 pub(super) struct Inbox {
     wanted: FeedFilter,
@@ -182,7 +182,7 @@ impl Inbox {
 /// A reader of feeds. Dropping it ends it.
 #[derive(Debug)]
 pub struct FeedReader {
-    feeds: Arc<Feeds>,
+    hub: Arc<FeedHub>,
     id: u64,
     inbox: Arc<Inbox>,
     start: Position,
@@ -207,8 +207,8 @@ impl FeedInlet {
 }
 
 impl FeedReader {
-    pub(super) fn new(feeds: Arc<Feeds>, id: u64, inbox: Arc<Inbox>, start: Position) -> Self {
-        Self { feeds, id, inbox, start, replayed: VecDeque::new() }
+    pub(super) fn new(hub: Arc<FeedHub>, id: u64, inbox: Arc<Inbox>, start: Position) -> Self {
+        Self { hub, id, inbox, start, replayed: VecDeque::new() }
     }
 
     /// What it had, or where it begins.
@@ -244,7 +244,7 @@ impl FeedReader {
             }
             if let Some(after) = waiting.replays_from {
                 drop(waiting);
-                self.replayed = self.feeds.replay(&self.inbox, after).into();
+                self.replayed = self.hub.replay(&self.inbox, after).into();
                 continue;
             }
             if let Some(item) = waiting.news.pop_front() {
@@ -261,6 +261,6 @@ impl FeedReader {
 
 impl Drop for FeedReader {
     fn drop(&mut self) {
-        self.feeds.forget(self.id);
+        self.hub.forget(self.id);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::FeedItem;
-use crate::base::limits::{FEED_GONE_MAX, FEED_RING_BYTES, FEED_RING_EVENTS, FEED_RINGS_BYTES};
+use crate::base::limits::{FEED_GONE_MAX, FEED_RING_BYTES, FEED_RING_EVENTS};
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
 
@@ -23,6 +23,7 @@ pub(super) struct Rings {
     /// The tenants by the number of their last event.
     by_age: BTreeMap<u64, TenantId>,
     bytes: usize,
+    max_bytes: usize,
     /// By shard: up to this number events may have gone of tenants that have no ring.
     gone_to: Vec<u64>,
 }
@@ -57,13 +58,14 @@ impl Ring {
 }
 
 impl Rings {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             number: 0,
             events: BTreeMap::new(),
             tenants: HashMap::new(),
             by_age: BTreeMap::new(),
             bytes: 0,
+            max_bytes,
             gone_to: vec![0; usize::from(SHARDS)],
         }
     }
@@ -112,7 +114,7 @@ impl Rings {
             self.by_age.remove(&self.number);
             self.drop_ring(tenant, gone);
         }
-        while self.bytes > FEED_RINGS_BYTES
+        while self.bytes > self.max_bytes
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
             self.drop_ring(oldest, gone);
@@ -183,7 +185,7 @@ impl Rings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::FEED_EVENT_BYTES;
+    use crate::base::limits::{FEED_EVENT_BYTES, FEED_RINGS_BYTES};
 
     fn push(rings: &mut Rings, tenant: TenantId, bytes: usize) -> usize {
         let mut gone = 0;
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_ring_keeps_so_many_events_and_so_many_bytes() {
-        let mut rings = Rings::new();
+        let mut rings = Rings::new(FEED_RINGS_BYTES);
         let (busy, calm) = (TenantId::Guild(1), TenantId::Guild(2));
         push(&mut rings, calm, 1);
         for _ in 0..FEED_RING_EVENTS {
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_ring_knows_how_many_have_gone_but_not_for_ever() {
-        let mut rings = Rings::new();
+        let mut rings = Rings::new(FEED_RINGS_BYTES);
         let tenant = TenantId::Guild(1);
         let gone = FEED_GONE_MAX as u64 + 1;
         let pushed = (0..FEED_RING_EVENTS as u64 + gone).map(|_| push(&mut rings, tenant, 1));
@@ -243,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_rings_without_news_go_first_and_readers_are_told() {
-        let mut rings = Rings::new();
+        let mut rings = Rings::new(FEED_RINGS_BYTES);
         // With room to remember that one has gone.
         let text = FEED_RING_BYTES - FEED_EVENT_BYTES - size_of::<u64>();
         let count = (FEED_RINGS_BYTES / FEED_RING_BYTES) as u64;
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn of_a_shard_that_left_and_came_back_something_is_missing() {
-        let mut rings = Rings::new();
+        let mut rings = Rings::new(FEED_RINGS_BYTES);
         let (moved, stays) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
         push(&mut rings, moved, 1);
         push(&mut rings, stays, 1);
