@@ -17,9 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use log::Level;
+
 use crate::base::error::DbError;
 use crate::base::limits::{
     FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_RINGS_BYTES, FEED_TAKEN, FEED_TOPIC_MAX_BYTES,
+    LOG_RINGS_BYTES,
 };
 use crate::base::metrics::Counter;
 use crate::base::random;
@@ -27,12 +30,15 @@ use crate::base::rates::Rates;
 use crate::base::sync::Lock;
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedJson, TenantId, Timestamp};
-use crate::wire::json::json_from_encoded;
+use crate::wire::json::{json_from_encoded, logged_to_json};
 
 pub use self::position::{Position, Positions};
 use self::reader::Inbox;
 pub use self::reader::{FeedFilter, FeedInlet, FeedNews, FeedReader};
 use self::rings::Rings;
+
+/// The kind of news that a line of a log is.
+const LINE: &str = "line";
 
 /// Names of what a stream itself says, and of what clients of such streams say of them.
 const OWN_WORDS: [&str; 4] = ["gap", "moved", "open", "error"];
@@ -123,6 +129,17 @@ pub struct FeedFigures {
     pub bytes: u64,
 }
 
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy)]
+pub enum FeedStart<'p> {
+    /// With what comes.
+    Now,
+    /// With what is kept, as far as that goes back.
+    Kept,
+    /// Behind what it had when it went.
+    After(&'p Positions),
+}
+
 /// News of a master's tenants of one kind, with those that read them.
 #[derive(Debug)]
 struct FeedHub {
@@ -194,7 +211,7 @@ impl FeedHub {
         lines: impl FnOnce(Timestamp) -> String,
     ) -> Result<(), DbError> {
         if !self.taken.admits(tenant, Instant::now()) {
-            self.lose(tenant, topic);
+            self.lose(tenant, topic, true);
             return Err(DbError::Busy("too much was published of late".to_owned()));
         }
         let lines = lines(Timestamp::now());
@@ -215,21 +232,36 @@ impl FeedHub {
         Ok(())
     }
 
-    /// An event of the tenant is not taken, as there are too many: its readers are told.
-    fn lose(&self, tenant: TenantId, topic: &str) {
+    /// Keeps a line that a script of the tenant logged.
+    fn log(&self, tenant: TenantId, level: Level, text: &str) {
+        let line = |at| logged_to_json(tenant, at, level, text);
+        // Of one that is not kept its readers are told.
+        let _ = self.keep(tenant, LINE, |at| format!("event: {LINE}\ndata: {}\n\n", line(at)));
+    }
+
+    /// An event of the tenant is not taken, as there are too many: its readers are told, at once
+    /// (`is_urgent`) or within a second, so that of a flood they are told together.
+    fn lose(&self, tenant: TenantId, topic: &str, is_urgent: bool) {
         self.excess.inc();
         let mut state = self.state.lock();
         state.rings.skip(tenant);
-        state.readers.values().for_each(|reader| reader.miss(tenant, topic));
+        state.readers.values().for_each(|reader| reader.miss(tenant, topic, is_urgent));
     }
 
-    /// Begins to read; `after` is what a reader that came back had last.
-    fn read(self: &Arc<Self>, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
+    /// Begins to read.
+    fn read(self: &Arc<Self>, wanted: FeedFilter, from: FeedStart<'_>) -> FeedReader {
         let mut state = self.state.lock();
         let number = state.rings.number();
-        let known = after.map(|after| after.of(&self.incarnation));
-        // Of another run, or of another master, nothing says how far the reader got with this one.
-        let start = known.flatten().map_or(number, |had| had.min(number));
+        let known = match from {
+            FeedStart::After(had) => Some(had.of(&self.incarnation)),
+            FeedStart::Now | FeedStart::Kept => None,
+        };
+        let start = match from {
+            FeedStart::Kept => 0,
+            // Of another run, or of another master, nothing says how far the reader got with this
+            // one.
+            _ => known.flatten().map_or(number, |had| had.min(number)),
+        };
         let is_of_any_topic = wanted.topics.is_none();
         let inbox = Arc::new(Inbox::new(wanted, start, number, self.lost.clone()));
         if let Some(known) = known {
@@ -309,11 +341,15 @@ impl FeedHub {
 #[derive(Debug)]
 pub struct Feeds {
     published: Arc<FeedHub>,
+    logged: Arc<FeedHub>,
 }
 
 impl Default for Feeds {
     fn default() -> Self {
-        Self { published: Arc::new(FeedHub::new(FEED_RINGS_BYTES)) }
+        Self {
+            published: Arc::new(FeedHub::new(FEED_RINGS_BYTES)),
+            logged: Arc::new(FeedHub::new(LOG_RINGS_BYTES)),
+        }
     }
 }
 
@@ -334,33 +370,58 @@ impl Feeds {
 
     /// An event of the tenant is not taken, as there are too many: its readers are told.
     pub fn lose(&self, tenant: TenantId, topic: &str) {
-        self.published.lose(tenant, topic);
+        self.published.lose(tenant, topic, true);
+    }
+
+    /// Keeps a line that a script of the tenant logged, for those that read its log. Never waits
+    /// for a reader.
+    pub fn log(&self, tenant: TenantId, level: Level, text: &str) {
+        self.logged.log(tenant, level, text);
+    }
+
+    /// A line of a script of the tenant is missing: those that read its log are told.
+    pub fn lose_line(&self, tenant: TenantId) {
+        self.logged.lose(tenant, LINE, false);
     }
 
     /// Begins to read what tenants publish; `after` is what a reader that came back had last.
     pub fn read(&self, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
-        self.published.read(wanted, after)
+        self.published.read(wanted, after.map_or(FeedStart::Now, FeedStart::After))
+    }
+
+    /// Begins to read what scripts log.
+    pub fn read_log(&self, wanted: FeedFilter, from: FeedStart<'_>) -> FeedReader {
+        self.logged.read(wanted, from)
     }
 
     /// These shards come: of what their tenants said elsewhere nothing is known, and a reader that
     /// comes back is told so.
     pub fn take(&self, shards: &ShardSet) {
-        self.published.take(shards);
+        self.both().for_each(|hub| hub.take(shards));
     }
 
     /// Tells readers that other masters have the tenants of these shards, and forgets their news.
     pub fn leave(&self, shards: &ShardSet) {
-        self.published.leave(shards);
+        self.both().for_each(|hub| hub.leave(shards));
     }
 
     /// Ends all readers when they have got what waits for them, and lets none wait any more.
     pub fn end(&self) {
-        self.published.end();
+        self.both().for_each(|hub| hub.end());
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Arc<FeedHub>> {
+        [&self.published, &self.logged].into_iter()
     }
 
     /// What there is to count of what was published.
     pub fn figures(&self) -> FeedFigures {
         self.published.figures()
+    }
+
+    /// What there is to count of what scripts log.
+    pub fn log_figures(&self) -> FeedFigures {
+        self.logged.figures()
     }
 }
 

@@ -133,10 +133,12 @@ impl Inbox {
     }
 
     /// An event was never kept.
-    pub(super) fn miss(&self, tenant: TenantId, topic: &str) {
+    pub(super) fn miss(&self, tenant: TenantId, topic: &str, is_urgent: bool) {
         if self.wanted.has(Some(tenant), topic) {
             self.lose(Some(tenant), Some(1));
-            self.changed.notify_one();
+            if is_urgent {
+                self.changed.notify_one();
+            }
         }
     }
 

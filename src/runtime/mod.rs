@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
@@ -82,8 +84,8 @@ pub struct RuntimeStats {
 /// The database as a worker's tenants see it, and their way to other tenants.
 ///
 /// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell
-/// which. All calls but [`TenantDb::publish`] block until the answer or the deadline of the
-/// transport, and are made from I/O threads only.
+/// which. All calls but [`TenantDb::publish`] and [`TenantDb::log`] block until the answer or the
+/// deadline of the transport, and are made from I/O threads only.
 pub trait TenantDb: Send + Sync {
     /// The states of all tenants that belong to this worker.
     ///
@@ -108,6 +110,10 @@ pub trait TenantDb: Send + Sync {
     fn publish(&self, _from: TenantId, _topic: String, _data: EncodedJson) -> Result<(), DbError> {
         Err(DbError::Unavailable("no feed can be published here".to_owned()))
     }
+
+    /// Tells those that follow the tenant's log of a line of its scripts, or that one is missing.
+    /// Never blocks.
+    fn log(&self, _tenant: TenantId, _line: Option<(Level, String)>) {}
 }
 
 /// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with

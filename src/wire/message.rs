@@ -155,6 +155,19 @@ pub enum ClientMessage {
     },
     /// Ours: what became of events that had no request id, since the last one of these.
     Finished(Vec<FinishedEvents>),
+    /// Ours: what scripts logged, since the last one of these, in order. There is no answer.
+    ScriptLog(Vec<ScriptLine>),
+}
+
+/// A line that a script logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptLine {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// What it says.
+    pub text: String,
 }
 
 /// How many events of a tenant have ended that had no request id.
@@ -172,6 +185,9 @@ pub struct FinishedEvents {
 
 /// Names the extension of a worker that says [`ClientMessage::Finished`].
 pub const NOWAIT_EXTENSION: &str = "nowait";
+
+/// Names the extension of a worker that says [`ClientMessage::ScriptLog`].
+pub const LOGS_EXTENSION: &str = "logs";
 
 /// Names the extension of a worker that understands [`ServerMessage::Shards`].
 pub const SHARDS_EXTENSION: &str = "shards";
@@ -337,6 +353,9 @@ impl ClientMessage {
             }
             // A tenant with small numbers.
             ClientMessage::Finished(events) => 36 * events.len(),
+            ClientMessage::ScriptLog(lines) => {
+                lines.iter().map(|line| line.text.len() + 48).sum::<usize>()
+            }
             _ => 0,
         };
         let mut writer = Writer::of_message(len + 48);
@@ -389,6 +408,7 @@ variants!(ClientMessage {
     4 SendMessage { from, to, topic, data, depth, req_id },
     5 PublishFeed { from, topic, data },
     7 Finished(events),
+    8 ScriptLog(lines),
     9 NotSubscribed { req_id },
 });
 
@@ -398,6 +418,8 @@ wire_enum!(Result<EncodedValue, String> {
 });
 
 wire_struct!(FinishedEvents { tenant, ok, failed, busy });
+
+wire_struct!(ScriptLine { tenant, level, text });
 
 wire_struct!(growing Health {
     stalest_executor_ms,

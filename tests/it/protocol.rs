@@ -30,6 +30,7 @@ use crate::support::stand_in::{StandInRuntime, Told};
 mod broker;
 mod feeds;
 mod full_link;
+mod logs;
 mod messages;
 mod nowait;
 mod shards;

@@ -37,6 +37,24 @@ pub const FEED_GONE_MAX: usize = 4 * FEED_RING_EVENTS;
 /// go in which nothing was published for longest.
 pub const FEED_RINGS_BYTES: usize = 64 * 1024 * 1024;
 
+/// Limit: the same of lines that scripts log; of each tenant's as many are kept as of events that
+/// it publishes.
+pub const LOG_RINGS_BYTES: usize = 16 * 1024 * 1024;
+
+/// Limit: a line of a script as a worker tells its master of it; a longer one is none of a worker
+/// of ours, and is dropped.
+pub const SCRIPT_LINE_MAX_BYTES: usize = 2051;
+
+/// Limit: lines of scripts that wait in a worker until its master is told of them, such as while
+/// there is no link; of others those that read the log are told how many are missing.
+pub const SCRIPT_LINES_WAITING_MAX: usize = 1024;
+
+/// Limit: bytes of them, with [`FEED_EVENT_BYTES`] for each; likewise.
+pub const SCRIPT_LINES_WAITING_BYTES: usize = 512 * 1024;
+
+/// Lines that are in one message to the master, about: as it is small, nothing waits for it.
+pub const SCRIPT_LINES_TOGETHER_BYTES: usize = 12 * 1024;
+
 /// What an event weighs beside its text.
 pub const FEED_EVENT_BYTES: usize = 256;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::PENDING_MAX;
+use super::{PENDING_MAX, SCRIPT_LINE_MAX_BYTES};
 
 /// Limit: messages waiting for one executor, all its tenants together; one more is `busy` at once.
 /// As many as a master has pending at most.
@@ -105,8 +105,8 @@ pub const TENANT_EVENT_NAME_MAX_BYTES: usize = 128;
 /// the VM.
 pub const SCRIPT_NAME_MAX_BYTES: usize = 512;
 
-/// Limit: a line that a script logs; the rest is cut off.
-pub const SCRIPT_LOG_LINE_MAX_BYTES: usize = 2048;
+/// Limit: a line that a script logs; the rest is cut off, which a sign at its end says.
+pub const SCRIPT_LOG_LINE_MAX_BYTES: usize = SCRIPT_LINE_MAX_BYTES - '…'.len_utf8();
 
 /// Limit: lines a second that one tenant's scripts may log, with as much saved up as
 /// [`SCRIPT_LOG_BURST`]; others are counted and dropped.

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::Level;
+
 use crate::base::answer::AnswerSender;
 use crate::base::error::DbError;
 use crate::base::limits::MESSAGE_ANSWER_MAX;
@@ -96,6 +98,17 @@ impl TenantDb for WorkerDb {
                 outcome.take_by(until).unwrap_or(MessageOutcome::Unknown)
             }
             WorkerDb::Mesophyll(_, outbox) => outbox.send(message),
+        }
+    }
+
+    fn log(&self, tenant: TenantId, line: Option<(Level, String)>) {
+        match (self, line) {
+            (WorkerDb::Direct(_, _, _, Some(feeds)), Some((level, text))) => {
+                feeds.log(tenant, level, &text);
+            }
+            (WorkerDb::Direct(_, _, _, Some(feeds)), None) => feeds.lose_line(tenant),
+            (WorkerDb::Direct(..), _) => {}
+            (WorkerDb::Mesophyll(_, outbox), line) => outbox.log(tenant, line),
         }
     }
 

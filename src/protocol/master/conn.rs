@@ -26,7 +26,8 @@ use crate::wire::data::{
     EncodedValue, MessageOutcome, Sandbox, TenantId, TenantMessage, TenantState,
 };
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, Health, Incoming, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION, ScriptLine,
+    ServerMessage,
 };
 
 use super::link_counters::LinkCounters;
@@ -522,12 +523,28 @@ impl ConnHandler {
                     false => self.feeds.lose(from, &topic),
                 }
             }
+            ClientMessage::ScriptLog(lines) => {
+                for line in lines {
+                    self.on_script_line(line)?;
+                }
+            }
             ClientMessage::Health(health) => {
                 self.conn.inner.is_ours.store(true, Ordering::Relaxed);
                 if let Some(observer) = &self.observer {
                     observer.health(&self.conn, health);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn on_script_line(&self, line: ScriptLine) -> Result<(), u16> {
+        let ScriptLine { tenant, level, text } = line;
+        let is_taken = self.conn.inner.counters.check_from(self.caller, tenant)?;
+        if is_taken && text.len() <= limits::SCRIPT_LINE_MAX_BYTES {
+            self.feeds.log(tenant, level.parse().unwrap_or(log::Level::Info), &text);
+        } else {
+            self.feeds.lose_line(tenant);
         }
         Ok(())
     }

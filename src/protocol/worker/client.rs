@@ -28,8 +28,8 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, MESSAGES_EXTENSION, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION,
-    ServerMessage,
+    ClientMessage, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION, Ready,
+    SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
@@ -45,8 +45,8 @@ use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 4] =
-    ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION];
+const EXTENSIONS: [&str; 5] =
+    ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION, LOGS_EXTENSION];
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -201,6 +201,7 @@ impl MesophyllClient {
         self.control.end_handshake();
         if let Some(session) = self.control.session.lock().as_ref() {
             session.finished.tell_all();
+            session.outbox.tell_lines(&session.link);
             session.link.close(close_code::GOING_AWAY);
         }
         if !self.thread.wait_until(Instant::now() + STOP_GRACE)
@@ -266,10 +267,10 @@ impl ClientRun {
             config.worker_id, config.token, config.workers
         );
         let serve = |link: &LinkSender| -> link::Service {
-            let session = served.insert(Arc::new(MasterSession::new(link.clone())));
+            let session =
+                served.insert(Arc::new(MasterSession::new(link.clone(), config.outbox.clone())));
             let handler = ClientHandler {
                 worker: self.worker.clone(),
-                outbox: config.outbox.clone(),
                 session: session.clone(),
                 in_flight: Arc::new(InFlightJobs::new(session.clone())),
                 far_deadline: Instant::now() + FAR,
@@ -291,7 +292,9 @@ impl ClientRun {
         *self.control.handshake.lock() = None;
         let link = link?;
         // Set, or there were no link.
-        let session = served.unwrap_or_else(|| Arc::new(MasterSession::new(link.sender().clone())));
+        let session = served.unwrap_or_else(|| {
+            Arc::new(MasterSession::new(link.sender().clone(), config.outbox.clone()))
+        });
         Ok((link, session))
     }
 
@@ -392,6 +395,7 @@ fn may_have_moved(master: &Dial, unreachable: Duration) -> bool {
 #[derive(Debug)]
 pub(super) struct MasterSession {
     pub(super) link: LinkSender,
+    pub(super) outbox: Outbox,
     finished: Arc<FinishedCounts>,
     interval_ms: AtomicU64,
     /// Ready is about to be sent, or was: from then on the master wants to be told of events
@@ -403,11 +407,11 @@ pub(super) struct MasterSession {
 }
 
 impl MasterSession {
-    fn new(link: LinkSender) -> Self {
+    fn new(link: LinkSender, outbox: Outbox) -> Self {
         let (is_announced, is_ready, has_said_hello) = Default::default();
         let finished = Arc::new(FinishedCounts::new(link.clone()));
         let interval_ms = AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS);
-        Self { link, finished, interval_ms, is_announced, is_ready, has_said_hello }
+        Self { link, outbox, finished, interval_ms, is_announced, is_ready, has_said_hello }
     }
 
     /// Whether the master counts the events that it sends without a request id.
@@ -422,7 +426,6 @@ impl MasterSession {
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
-    outbox: Outbox,
     session: Arc<MasterSession>,
     in_flight: Arc<InFlightJobs>,
     /// A worker is ready by itself; only a master waits for one.
@@ -444,7 +447,7 @@ impl ClientHandler {
             ServerMessage::Hello { heartbeat_interval_ms } => {
                 self.session.interval_ms.store(heartbeat_interval_ms, Ordering::SeqCst);
                 self.session.has_said_hello.store(true, Ordering::Relaxed);
-                self.outbox.connect(link);
+                self.session.outbox.connect(link);
                 link.beat_now();
             }
             ServerMessage::DispatchEvent { id, event, req_id: Some(request_id) } => {
@@ -469,7 +472,7 @@ impl ClientHandler {
                 self.worker.update_tenant_state(id, state)
             }
             ServerMessage::SendAnswer { req_id: request_id, result } => {
-                self.outbox.answered(request_id, result);
+                self.session.outbox.answered(request_id, result);
             }
             ServerMessage::Shards { served } => self.worker.serve_shards(&served),
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
@@ -561,7 +564,7 @@ impl LinkHandler for ClientHandler {
     }
 
     fn on_closed(&mut self, cause: &CloseCause) {
-        self.outbox.disconnect(cause);
+        self.session.outbox.disconnect(cause);
         // What runs goes on: its effects count, and the master has told its callers that the
         // outcome is unknown.
     }
@@ -598,7 +601,7 @@ impl ClientPulse {
 
 impl Pulse for ClientPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
-        let finished_due = self.session.finished.beat(now);
+        let told_due = [self.session.finished.beat(now), self.session.outbox.beat(now)];
         let interval = self.session.interval();
         let received = link.received_at();
         let silent = now.saturating_duration_since(received);
@@ -621,7 +624,7 @@ impl Pulse for ClientPulse {
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }
         self.due = self.sent_at.map_or(now + interval, |at| at + interval);
-        finished_due.map_or(self.due, |at| at.min(self.due))
+        told_due.into_iter().flatten().fold(self.due, Instant::min)
     }
 }
 

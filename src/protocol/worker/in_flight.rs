@@ -41,6 +41,10 @@ impl AnswerTaker for InFlightJobs {
     fn take(&self, tenant: TenantId, id: RequestId, result: DispatchResult, is_subscribed: bool) {
         let link = &self.session.link;
         let has_said_hello = self.session.has_said_hello.load(Ordering::Relaxed);
+        if has_said_hello {
+            // So that a caller that has the answer finds there what the script logged.
+            self.session.outbox.tell_lines(link);
+        }
         if !is_subscribed && has_said_hello {
             // Before the answer, and on the same link, so that it arrives before it. Without room
             // the answer is enough.

@@ -11,3 +11,4 @@ mod in_flight;
 pub(super) mod outbox;
 #[cfg(test)]
 mod quiet_link;
+mod script_lines;

@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::Level;
+
+use super::script_lines::ScriptLines;
 use crate::base::answer::AnswerSender;
 use crate::base::labels::Label as _;
 use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
@@ -17,7 +20,13 @@ use crate::wire::message::ClientMessage;
 
 /// A worker's way to its master for what its tenants send. Clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Outbox(Arc<Lock<OutboxState>>);
+pub struct Outbox(Arc<OutboxShared>);
+
+#[derive(Debug, Default)]
+struct OutboxShared {
+    state: Lock<OutboxState>,
+    script_lines: ScriptLines,
+}
 
 #[derive(Debug, Default)]
 struct OutboxState {
@@ -37,7 +46,7 @@ impl Outbox {
     /// # Blocks
     /// Until the master's answer, for 8 s at most; the end of the link wakes it.
     pub fn send(&self, message: TenantMessage) -> MessageOutcome {
-        let Some(way) = self.0.lock().way.clone() else { return MessageOutcome::Busy };
+        let Some(way) = self.0.state.lock().way.clone() else { return MessageOutcome::Busy };
         let (from, id) = (message.from, next_request_id().0);
         let (answer_tx, answer) = AnswerSender::new();
         let Registered::Waiting(_) = way.waiting.register(id, answer_tx) else {
@@ -65,20 +74,41 @@ impl Outbox {
         topic: String,
         data: EncodedJson,
     ) -> Result<(), SendError> {
-        let way = self.0.lock().way.clone().ok_or(SendError::Closed)?;
+        let way = self.0.state.lock().way.clone().ok_or(SendError::Closed)?;
         way.link.send_for(from, ClientMessage::PublishFeed { from, topic, data }.encode())
+    }
+
+    /// Tells the master of a line of the tenant's scripts, or that one is missing; at the latest
+    /// when there is a link again. Never blocks.
+    pub fn log(&self, tenant: TenantId, line: Option<(Level, String)>) {
+        let is_news = self.0.script_lines.add(tenant, line);
+        // Without a link the next one begins with it.
+        if is_news && let Some(way) = self.0.state.lock().way.clone() {
+            way.link.beat_now();
+        }
+    }
+
+    /// Tells the master of the lines that wait, before what is sent next.
+    pub(super) fn tell_lines(&self, link: &LinkSender) {
+        self.0.script_lines.tell(link);
+    }
+
+    /// The same for the link's writer: when to do so again.
+    pub(super) fn beat(&self, now: Instant) -> Option<Instant> {
+        let way = self.0.state.lock().way.clone()?;
+        self.0.script_lines.beat(&way.link, now)
     }
 
     /// Ends every wait, and lets none begin.
     pub fn close(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.is_closed = true;
         end(state.way.take(), &CloseCause::ClosedByUs(close_code::GOING_AWAY));
     }
 
     /// What is sent goes over this link from now on.
     pub(super) fn connect(&self, link: &LinkSender) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if !state.is_closed {
             state.way.get_or_insert_with(|| {
                 let waiting = Pending::new(PENDING_MAX);
@@ -89,12 +119,12 @@ impl Outbox {
 
     /// The link has ended: what was sent over it may have been accepted.
     pub(super) fn disconnect(&self, cause: &CloseCause) {
-        end(self.0.lock().way.take(), cause);
+        end(self.0.state.lock().way.take(), cause);
     }
 
     /// An answer of the master. An outcome that this version does not know is unknown.
     pub(super) fn answered(&self, request_id: u64, result: Result<EncodedValue, String>) {
-        let Some(way) = self.0.lock().way.clone() else { return };
+        let Some(way) = self.0.state.lock().way.clone() else { return };
         let outcome = match result {
             Ok(_) => MessageOutcome::Accepted,
             Err(kind) => {

@@ -67,7 +67,12 @@ impl Tenant {
     pub(super) fn new(id: TenantId, core: &Core) -> Self {
         Self {
             id,
-            log: Rc::new(ScriptLog::new(id, core.limits().log_burst, &core.gauges)),
+            log: Rc::new(ScriptLog::new(
+                id,
+                core.limits().log_burst,
+                &core.shared.db,
+                &core.gauges,
+            )),
             feed: Rc::new(ScriptFeed::new(id, &core.shared.db)),
             queue: JobQueue::default(),
             program: TenantProgram::new(&core.shared.template_cache),

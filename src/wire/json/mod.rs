@@ -12,13 +12,14 @@ mod reader;
 mod tagged;
 mod writer;
 
+use log::Level;
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::pack::plain::{PlainToken, PlainWalk};
 use super::pack::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::wire::data::{EncodedJson, EncodedValue, Timestamp};
+use crate::wire::data::{EncodedJson, EncodedValue, TenantId, Timestamp};
 use reader::{JsonReader, JsonToken};
 use writer::JsonWriter;
 
@@ -33,6 +34,12 @@ pub use tagged::{value_from_json, value_to_json};
 pub fn failure_to_json(kind: &str, sent: bool, message: &str) -> String {
     let message = serde_json::Value::from(message);
     format!("{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}")
+}
+
+/// The line of a log as JSON, for those that follow it.
+pub fn logged_to_json(tenant: TenantId, at: Timestamp, level: Level, text: &str) -> String {
+    let (level, text) = (level.as_str().to_lowercase(), serde_json::Value::from(text));
+    format!("{{\"tenant\":\"{tenant}\",\"at\":\"{at}\",\"level\":\"{level}\",\"text\":{text}}}")
 }
 
 /// JSON text as an event's data: the sender's order of keys is kept, and of equal keys both.

@@ -12,7 +12,7 @@ use crate::wire::data::{
     TenantState,
 };
 use crate::wire::json;
-use crate::wire::message::{ClientMessage, FinishedEvents, Incoming, ServerMessage};
+use crate::wire::message::{ClientMessage, FinishedEvents, Incoming, ScriptLine, ServerMessage};
 use crate::wire::pack::plain;
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::value;
@@ -172,6 +172,15 @@ fn the_documents_show_the_bytes_that_we_write() {
                 ok: 2,
                 failed: 1,
                 busy: 0,
+            }])
+            .encode(),
+        ),
+        (
+            r#"{"ScriptLog": [[{"Guild": "1"}, "info", "hi"]]}"#,
+            ClientMessage::ScriptLog(vec![ScriptLine {
+                tenant: TenantId::Guild(1),
+                level: "info".to_owned(),
+                text: "hi".to_owned(),
             }])
             .encode(),
         ),

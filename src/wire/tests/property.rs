@@ -15,7 +15,9 @@ use crate::wire::data::{
 use crate::wire::json::{
     canonical, event_data_from_json, json_from_encoded, value_from_json, value_to_json,
 };
-use crate::wire::message::{ClientMessage, FinishedEvents, Health, Incoming, Ready, ServerMessage};
+use crate::wire::message::{
+    ClientMessage, FinishedEvents, Health, Incoming, Ready, ScriptLine, ServerMessage,
+};
 use crate::wire::pack::plain;
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::value::{check, decode, encode, storable};
@@ -437,7 +439,9 @@ fn messages_of_our_own_come_back() {
         let finished = FinishedEvents { tenant: id, ok, failed, busy };
         let count = random.below(3);
         let finished = ClientMessage::Finished(vec![finished; count]);
-        for message in [health, ready, not_subscribed, sent, finished] {
+        let line = ScriptLine { tenant: id, level: random.text(), text: random.text() };
+        let logged = ClientMessage::ScriptLog(vec![line; count]);
+        for message in [health, ready, not_subscribed, sent, finished, logged] {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
@@ -506,10 +510,10 @@ fn the_ready_of_an_older_worker_announces_nothing_new() {
 
 #[test]
 fn a_number_that_another_extension_has_is_unknown() {
-    for index in [6, 8] {
-        let message = ClientMessage::decode(&[0x81, index, 0x91, 7]);
-        assert_eq!(message, Ok(Incoming::Unknown(index.to_string())));
-    }
+    let message = ClientMessage::decode(&[0x81, 6, 0x91, 7]);
+    assert_eq!(message, Ok(Incoming::Unknown("6".to_owned())));
+    let message = ClientMessage::decode(&[0x81, 8, 0x90]);
+    assert_eq!(message, Ok(Incoming::Message(ClientMessage::ScriptLog(vec![]))));
     let message = ClientMessage::decode(&[0x81, 9, 0x91, 7]);
     assert_eq!(message, Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id: 7 })));
     let message = ClientMessage::decode(&[0x81, 7, 0x90]);

@@ -235,8 +235,8 @@ impl Arena {
             Arc::new(AtomicBool::new(false)),
         );
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
-        let log = Rc::new(ScriptLog::new(TENANT, 1, &Arc::new(Gauges::default())));
         let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());
+        let log = Rc::new(ScriptLog::new(TENANT, 1, &db, &Arc::new(Gauges::default())));
         let feed = Rc::new(ScriptFeed::new(TENANT, &db));
         let host = Host::new(
             TENANT,

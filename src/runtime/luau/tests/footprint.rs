@@ -60,7 +60,7 @@ fn a_vm_is_small_before_its_template_does_anything() {
             &control,
             &templates,
             &states,
-            &Rc::new(ScriptLog::new(id, 1, &Arc::default())),
+            &Rc::new(ScriptLog::new(id, 1, &db, &Arc::default())),
             &Rc::new(ScriptFeed::new(id, &db)),
             &Arc::default(),
         );
