@@ -1,4 +1,5 @@
-//! `GET /i/feed`: what tenants publish, as Server-Sent Events, many tenants on one connection.
+//! `GET /i/feed`: what tenants publish, as Server-Sent Events, many tenants on one connection; and
+//! `GET /i/logs`: what their scripts log, likewise.
 //!
 //! Runs on the connection's thread, which waits for news in its [`FeedReader`]; the end of the API
 //! ends that wait. Readers have places of their own beside those of other requests.
@@ -14,11 +15,36 @@ use crate::base::limits::{
     FEED_KEEP, FEED_LOOK_EVERY, FEED_PEERS_MAX, FEED_TENANTS_MAX, FEEDS_MAX,
 };
 use crate::base::sync::CountedPermit;
-use crate::feeds::{self, FeedFilter, FeedNews, FeedReader, Positions};
+use crate::feeds::{self, FeedFilter, FeedNews, FeedReader, FeedStart, Positions};
 use crate::net::http::{Body, RequestHead, Response};
 use crate::wire::data::TenantId;
 
 pub(super) fn feed(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    stream(api, call, body, true, |wanted, after| api.ready.feeds().read(wanted, after))
+}
+
+pub(super) fn logs(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let (follows, only_new) = (flag(call.head, FOLLOW)?, flag(call.head, ONLY_NEW)?);
+    let start = if only_new { FeedStart::Now } else { FeedStart::Kept };
+    stream(api, call, body, follows, |wanted, after| {
+        api.ready.feeds().read_log(wanted, after.map_or(start, FeedStart::After))
+    })
+}
+
+/// A stream of logs goes on with what comes.
+pub(super) const FOLLOW: &str = "follow";
+
+/// A stream of logs begins with what comes.
+pub(super) const ONLY_NEW: &str = "only_new";
+
+/// Answers with news, which `read` begins to read. One that does not follow ends with what is kept.
+fn stream(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+    follows: bool,
+    read: impl FnOnce(FeedFilter, Option<&Positions>) -> FeedReader,
+) -> Result<Response, ApiError> {
     drop(api.admit_without_body(body)?);
     let cluster = api.ready.cluster();
     let hop = call.head.header(HOP).filter(|_| cluster.is_some());
@@ -40,14 +66,14 @@ pub(super) fn feed(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
         ApiError::new(Code::Busy, format!("{most} readers of feeds are there already"))
     })?;
     // Before it is asked where the tenants are: from here on it hears of those that leave.
-    let reader = api.ready.feeds().read(wanted.clone(), after.as_ref());
+    let reader = read(wanted.clone(), after.as_ref());
     let upstreams = match cluster {
         Some(cluster) => Upstreams::open(api, cluster, call, &wanted, &reader.inlet())?,
         None => Upstreams::default(),
     };
     let positions = Positions::default();
-    let stream =
-        FeedStream { reader, positions, upstreams, has_begun: false, keep_at: Instant::now() };
+    let keep_at = Instant::now();
+    let stream = FeedStream { reader, positions, upstreams, follows, has_begun: false, keep_at };
     Ok(Response::chunked(200, "text/event-stream", stream)
         .live()
         .with_header("X-Accel-Buffering", "no")
@@ -99,6 +125,7 @@ struct FeedStream {
     /// What the reader has had.
     positions: Positions,
     upstreams: Upstreams,
+    follows: bool,
     has_begun: bool,
     /// When it is told that nothing is to say, if nothing is.
     keep_at: Instant,
@@ -117,7 +144,8 @@ impl Iterator for FeedStream {
         }
         self.upstreams.check();
         let now = Instant::now();
-        let mut deadline = now + FEED_LOOK_EVERY;
+        let waits = self.follows || !self.upstreams.are_over();
+        let mut deadline = if waits { now + FEED_LOOK_EVERY } else { now };
         while text.len() < GATHER_BYTES {
             match self.reader.next(deadline) {
                 FeedNews::Event(item) => {
@@ -131,9 +159,13 @@ impl Iterator for FeedStream {
                 FeedNews::Gap(tenant, lost) => write_gap(&mut text, tenant, lost),
                 FeedNews::Moved(tenant) => {
                     self.upstreams.forget(tenant);
+                    if !self.follows {
+                        continue;
+                    }
                     let _ = write!(text, "event: moved\ndata: {{\"tenant\":\"{tenant}\"}}\n\n");
                 }
                 FeedNews::Quiet | FeedNews::Over if !text.is_empty() => break,
+                FeedNews::Quiet if !self.follows && self.upstreams.are_over() => return None,
                 FeedNews::Quiet if now < self.keep_at => return Some(Vec::new()),
                 FeedNews::Quiet => {
                     text.push_str(": keep\n\n");

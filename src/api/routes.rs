@@ -184,15 +184,14 @@ const DRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cl
 
 const UNDRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cluster::undrain);
 
-const FEED: Endpoint = Endpoint {
-    is_of_masters: true,
-    ..Endpoint::new(
-        RouteAccess::Token,
-        &["tenants", "topics", "all"],
-        &[Code::NoWorker, Code::Unavailable],
-        feed::feed,
-    )
-};
+const FEED: Endpoint = reading_news(&["tenants", "topics", "all"], feed::feed);
+
+const LOGS: Endpoint = reading_news(&["tenants", "all", feed::FOLLOW, feed::ONLY_NEW], feed::logs);
+
+const fn reading_news(query: &'static [&'static str], action: RouteAction) -> Endpoint {
+    const CODES: &[Code] = &[Code::NoWorker, Code::Unavailable];
+    Endpoint { is_of_masters: true, ..Endpoint::new(RouteAccess::Token, query, CODES, action) }
+}
 
 const BROADCAST: Endpoint = broadcasting(&[Code::NotFound], broadcast::show);
 
@@ -244,6 +243,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/feed", FEED),
+    get("/i/logs", LOGS),
     get("/i/broadcast", BROADCAST),
     post(
         "/i/broadcast",

@@ -57,6 +57,7 @@ const COMMANDS: &[Command] = &[
     commands::status::COMMAND,
     commands::workers::COMMAND,
     commands::errors::COMMAND,
+    commands::logs::COMMAND,
     commands::feed::COMMAND,
     commands::restart::COMMAND,
     commands::quarantine::COMMAND,

@@ -68,6 +68,8 @@ mod fuzzed;
 mod hostile_master;
 #[cfg(feature = "luau")]
 mod live_tenants;
+#[cfg(feature = "luau")]
+mod logs;
 #[cfg(all(feature = "postgres", feature = "luau"))]
 mod masters;
 #[cfg(feature = "luau")]

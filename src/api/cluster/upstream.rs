@@ -18,6 +18,7 @@ use super::hop::{ForwardedRequest, HOP, PEER, PeerHop, REFUSED};
 use super::routing::{refused_by, unsettled};
 use super::{ApiCluster, MASTER};
 use crate::api::error::{ApiError, Code};
+use crate::api::feed::{FOLLOW, ONLY_NEW};
 use crate::api::{Api, Call};
 use crate::base::limits::{FEED_KEEP, FORWARD_CONNECT_TIMEOUT, FORWARD_DEADLINE};
 use crate::base::thread::{self, OwnedThread};
@@ -97,6 +98,11 @@ impl Upstreams {
         Ok(Self { table: Some(table.clone()), all, checked: None })
     }
 
+    /// No other master has news.
+    pub(in crate::api) fn are_over(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// A tenant has moved.
     pub(in crate::api) fn forget(&mut self, tenant: TenantId) {
         for upstream in &mut self.all {
@@ -169,6 +175,11 @@ fn ask(
     if let Some(topics) = &wanted.topics {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         target.push_str(&format!("&topics={}", topics.join(",")));
+    }
+    for name in [FOLLOW, ONLY_NEW] {
+        if let Some(value) = call.head.query(name) {
+            target.push_str(&format!("&{name}={value}"));
+        }
     }
     let hop = PeerHop { epoch: master.epoch, from: &cluster.name };
     let signed = ForwardedRequest { method: "GET", target: &target, hop, body: &[] };

@@ -61,6 +61,7 @@ struct Own<'a> {
     cluster: Option<&'a ApiCluster>,
     forwarder: &'a Forwarder,
     feeds: FeedFigures,
+    logs: FeedFigures,
     streams: usize,
     process: ProcessFigures,
     virtual_bytes: u64,
@@ -82,6 +83,7 @@ pub(super) fn metrics(
         cluster: api.ready.cluster(),
         forwarder: &api.forwarder,
         feeds: api.ready.feeds().figures(),
+        logs: api.ready.feeds().log_figures(),
         streams: api.streams.count(),
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
@@ -105,7 +107,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
         &[("api", own.http), ("worker", figures.worker_http)],
     );
     cluster::show(&mut exposition, own.cluster, own.forwarder);
-    feeds::show(&mut exposition, own.feeds);
+    feeds::show(&mut exposition, own.feeds, own.logs);
     exposition.one_gauge("mesophyll_streams", "Streams of events.", Some(own.streams));
     shop::show(&mut exposition, &figures.shop);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
@@ -158,6 +160,7 @@ mod tests {
             cluster: None,
             forwarder: &Forwarder::new(),
             feeds: FeedFigures::default(),
+            logs: FeedFigures::default(),
             streams: 0,
             process: ProcessFigures::default(),
             virtual_bytes: 0,

@@ -33,7 +33,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 /// A connection is used for so long at most: then the next one goes on where it was, and a master
 /// that went without a word is noticed.
-const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
+pub(super) const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
 
 fn run(args: &Args) -> Result<(), CliError> {
     let tenants = args.positional.iter().map(|tenant| words::tenant(tenant));
@@ -55,11 +55,19 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     let client = ApiClient::new(args, CONNECTION_MAX)?;
     let last_id = RefCell::new(String::new());
-    watch(|| client.follow(&path, &last_id.borrow()), |stream| print_all(stream, &last_id))
+    watch(
+        || client.follow(&path, &last_id.borrow()),
+        |stream| print_all(stream, &last_id, |event| escape::json(&line_of(event)).into_owned()),
+    )
 }
 
-/// Prints what comes until the connection ends or a tenant has moved; false once stdout is closed.
-fn print_all(stream: impl Read, last_id: &RefCell<String>) -> Result<bool, CliError> {
+/// Prints what comes, each as a line that `line` makes, until the connection ends or a tenant has
+/// moved; false once stdout is closed.
+pub(super) fn print_all(
+    stream: impl Read,
+    last_id: &RefCell<String>,
+    line: impl Fn(&SseEvent) -> String,
+) -> Result<bool, CliError> {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(event)) = read_event(&mut stream) {
         if !event.id.is_empty() {
@@ -68,7 +76,7 @@ fn print_all(stream: impl Read, last_id: &RefCell<String>) -> Result<bool, CliEr
         if event.data.is_empty() {
             continue;
         }
-        if !output::print_on(&escape::json(&line_of(&event)))? {
+        if !output::print_on(&line(&event))? {
             return Ok(false);
         }
         if event.event == "moved" {
@@ -79,7 +87,7 @@ fn print_all(stream: impl Read, last_id: &RefCell<String>) -> Result<bool, CliEr
 }
 
 /// The data of an event with its kind.
-fn line_of(event: &SseEvent) -> String {
+pub(super) fn line_of(event: &SseEvent) -> String {
     let mut members: Map<String, Value> = serde_json::from_str(&event.data).unwrap_or_default();
     members.insert("event".to_owned(), event.event.as_str().into());
     Value::Object(members).to_string()

@@ -12,6 +12,7 @@ pub(super) mod global_kv;
 pub(super) mod init;
 pub(super) mod kv;
 pub(super) mod log_level;
+pub(super) mod logs;
 pub(super) mod luau;
 pub(super) mod man;
 pub(super) mod master;

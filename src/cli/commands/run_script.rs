@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::logs::LogSince;
 use crate::base::limits::SOURCE_MAX_BYTES;
 
 use crate::cli::console::client::{ApiClient, CLIENT};
@@ -13,7 +14,7 @@ use crate::cli::{CliError, Command};
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "run-script",
     usage: "TENANT FILE [DATA] [OPTIONS]",
-    about: "run a Luau file ('-': stdin) in a tenant's VM and print its result as JSON",
+    about: "run a Luau file ('-': stdin) in a tenant's VM and print its result as JSON; on stderr, what is logged meanwhile",
     options: &[
         &[
             DEADLINE,
@@ -56,6 +57,8 @@ fn run(args: &Args) -> Result<(), CliError> {
         ("data", data.get().to_owned()),
     ]);
     let path = words::path_within("run-script", tenant, deadline);
-    let result = client.post(&path, &body)?.success()?;
-    output::print_json(&result)
+    let log = LogSince::begin(&client, tenant);
+    let answer = client.post(&path, &body)?;
+    log.iter().for_each(|log| log.tell(&client));
+    output::print_json(&answer.success()?)
 }
