@@ -18,8 +18,8 @@ fn commands_that_run_templates_refuse_to_start() {
             assert!(refused.stdout.is_empty(), "{refused:?}");
         }
     }
-    for args in [["test", "."], ["init", "none"]] {
-        run(&args).expect(3, "built without Luau");
+    for args in [&["test", "."][..], &["init", "none"], &["types"]] {
+        run(args).expect(3, "built without Luau");
     }
 }
 
