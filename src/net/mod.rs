@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod http;
+pub mod https;
 pub mod link;
 pub mod lookup;
 pub mod stream;

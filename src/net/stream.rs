@@ -1,8 +1,15 @@
-//! A connection over TCP or over a Unix socket: what `http/` and `link/` run on.
+//! A connection over TCP, over a Unix socket, or over TLS on either: what `http/` and `link/` run
+//! on.
 //!
-//! The two differ in how they are made and what they are called, and in nothing that is done with
+//! They differ in how they are made and what they are called, and in nothing that is done with
 //! them. Deadlines are the business of the code that reads and writes; a stream has one owner,
 //! which may lend it to others to shut it down.
+
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "stream/no_tls.rs"]
+pub mod tls;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -10,12 +17,16 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, recv, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send,
+    sockopt,
 };
+
+use self::tls::TlsStream;
 
 /// The path in an address of the form `unix:PATH`; `None`: it is `host:port`.
 pub fn unix_path(address: &str) -> Option<&Path> {
@@ -79,14 +90,18 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Of this host.
     Unix(UnixStream),
+    /// Encrypted, over one of the others.
+    Tls(Arc<TlsStream>),
 }
 
-/// The same of either.
+/// The same of either; of TLS that of the socket under it.
 macro_rules! either {
     ($stream:expr, $inner:ident => $what:expr) => {
-        match $stream {
+        match $stream.socket() {
             Stream::Tcp($inner) => $what,
             Stream::Unix($inner) => $what,
+            // There is no TLS under it.
+            Stream::Tls(_) => Err(ErrorKind::Unsupported.into()),
         }
     };
 }
@@ -125,14 +140,53 @@ impl Stream {
         Ok(Stream::Unix(socket.into()))
     }
 
+    /// The socket itself.
+    fn socket(&self) -> &Stream {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => self,
+            Stream::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// The certificate that the peer showed, in DER; only over TLS it shows one.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tls(tls) => tls.peer_certificate(),
+        }
+    }
+
+    /// Sends some bytes, as `send(2)` does with these flags; over TLS some of them may still wait
+    /// for room: see [`Stream::flush_with`].
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing was taken, else what the socket says.
+    pub fn send(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(send(self, bytes, flags)?),
+            Stream::Tls(tls) => tls.write(&[IoSlice::new(bytes)], flags),
+        }
+    }
+
+    /// Sends what was taken and has not left.
+    ///
+    /// # Errors
+    /// `WouldBlock` if some of it has not left yet, else what the socket says.
+    pub fn flush_with(&self, flags: SendFlags) -> io::Result<()> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(tls) => tls.flush(flags),
+        }
+    }
+
     /// The peer at the other end.
     ///
     /// # Errors
     /// The connection is gone.
     pub fn peer(&self) -> io::Result<Peer> {
-        match self {
+        match self.socket() {
             Stream::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
-            Stream::Unix(_) => Ok(Peer::Unix),
+            _ => Ok(Peer::Unix),
         }
     }
 
@@ -144,6 +198,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
             Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+            Stream::Tls(tls) => Ok(Stream::Tls(tls.clone())),
         }
     }
 
@@ -152,9 +207,9 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn set_nodelay(&self) -> io::Result<()> {
-        match self {
+        match self.socket() {
             Stream::Tcp(stream) => stream.set_nodelay(true),
-            Stream::Unix(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -188,6 +243,9 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if let Stream::Tls(tls) = self {
+            return tls.shutdown(how);
+        }
         either!(self, stream => stream.shutdown(how))
     }
 
@@ -204,21 +262,27 @@ impl Stream {
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Stream::Tls(tls) = self {
+            return tls.read(buffer);
+        }
         either!(self, stream => (&*stream).read(buffer))
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => (&*stream).write(bytes))
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Stream::Tls(tls) = self {
+            return tls.write(slices, SendFlags::NOSIGNAL);
+        }
         either!(self, stream => (&*stream).write_vectored(slices))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.flush_with(SendFlags::NOSIGNAL)
     }
 }
 
@@ -240,7 +304,11 @@ impl Write for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(self, stream => stream.as_fd())
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(tls) => tls.socket().as_fd(),
+        }
     }
 }
 

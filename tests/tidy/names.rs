@@ -30,7 +30,10 @@ fn types(source: &Source) -> Vec<String> {
 #[test]
 fn no_two_types_have_one_name() {
     let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for source in read_all("src") {
+    // What a build without TLS has in place of it goes by the same names.
+    let sources =
+        read_all("src").into_iter().filter(|source| source.path != "src/net/stream/no_tls.rs");
+    for source in sources {
         for name in types(&source) {
             homes.entry(name).or_default().push(source.path.clone());
         }

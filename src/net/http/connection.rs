@@ -38,6 +38,7 @@ const STOPPING: Refusal = Refusal::new(503, "the server is stopping");
 pub(super) struct Connection {
     wire: Wire,
     peer: Peer,
+    certificate: Option<Arc<[u8]>>,
     id: u64,
     slot: Arc<ConnectionSlot>,
     shared: Arc<HttpShared>,
@@ -76,7 +77,8 @@ impl Connection {
         shared: Arc<HttpShared>,
     ) -> Self {
         let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();
-        Self { wire: Wire { socket, buffer, filled: 0 }, peer, id, slot, shared }
+        let certificate = socket.peer_certificate();
+        Self { wire: Wire { socket, buffer, filled: 0 }, peer, certificate, id, slot, shared }
     }
 
     /// Serves the connection until it ends.
@@ -147,7 +149,10 @@ impl Connection {
         }
         self.wire.consume(length);
         match head::parse(raw, self.peer, limits.headers, limits.takes_chunks) {
-            Ok((head, framing)) => NextRequest::Request(Box::new(head), framing),
+            Ok((mut head, framing)) => {
+                head.set_peer_certificate(self.certificate.clone());
+                NextRequest::Request(Box::new(head), framing)
+            }
             Err(refusal) => NextRequest::Refused(refusal),
         }
     }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::target::{self, Target, is_host_char};
 use crate::base::labels::{Label as _, labels};
@@ -67,6 +68,7 @@ pub struct RequestHead {
     raw: Vec<u8>,
     headers: Vec<(Range<usize>, Range<usize>)>,
     peer: Peer,
+    peer_certificate: Option<Arc<[u8]>>,
 }
 
 impl RequestHead {
@@ -133,6 +135,16 @@ impl RequestHead {
         self.header_values(name)
             .flat_map(|value| value.split(|byte| *byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// The certificate that the peer showed, in DER; only over TLS it shows one.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.peer_certificate.as_deref()
+    }
+
+    /// Notes what the peer showed.
+    pub(super) fn set_peer_certificate(&mut self, certificate: Option<Arc<[u8]>>) {
+        self.peer_certificate = certificate;
     }
 
     /// The peer that asks.
@@ -235,7 +247,7 @@ pub(super) fn parse(
         .iter()
         .map(|header| (range(header.name.as_bytes()), range(header.value)))
         .collect();
-    let head = RequestHead { method, target, raw, headers, peer };
+    let head = RequestHead { method, target, raw, headers, peer, peer_certificate: None };
     let framing = framing(&head, version == 0, takes_chunks)?;
     Ok((head, framing))
 }

@@ -20,13 +20,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Handler;
 use super::connection::{Connection, TOO_MANY};
-use super::registry::{NotAdmitted, Registry};
+use super::registry::{ConnectionSlot, Doing, NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
 use crate::base::limits;
 use crate::base::metrics::Counter;
 use crate::base::sync::{CountedPermit, Lock};
 use crate::base::thread::{self, OwnedThread};
+use crate::net::stream::tls::TlsServer;
 use crate::net::stream::{Peer, Stream};
 
 /// How long the acceptor waits after an error of `accept` that would come again at once, such as
@@ -98,6 +99,8 @@ pub struct HttpStats {
     pub displaced: u64,
     /// Connections that were refused with 503.
     pub refused: u64,
+    /// Connections that ended before there was TLS on them.
+    pub handshakes_failed: u64,
     /// Requests that reached the handler.
     pub requests: u64,
 }
@@ -107,6 +110,7 @@ pub(super) struct Counters {
     accepted: Counter,
     displaced: Counter,
     refused: Counter,
+    handshakes_failed: Counter,
     pub(super) requests: Counter,
 }
 
@@ -115,6 +119,7 @@ pub(super) struct HttpShared {
     /// How the names of its threads begin.
     name: String,
     pub(super) limits: HttpLimits,
+    tls: Option<Arc<TlsServer>>,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) registry: Registry,
     pub(super) counters: Counters,
@@ -134,6 +139,7 @@ impl HttpShared {
             accepted: counters.accepted.get(),
             displaced: counters.displaced.get(),
             refused: counters.refused.get(),
+            handshakes_failed: counters.handshakes_failed.get(),
             requests: counters.requests.get(),
         }
     }
@@ -149,12 +155,14 @@ impl HttpShared {
         permit: Option<CountedPermit>,
     ) -> Result<(), NotAdmitted> {
         let admitted = self.registry.admit(stream, |id, slot| {
-            let (socket, shared) = (Socket::new(Arc::clone(stream)), Arc::clone(self));
+            let (stream, shared) = (Arc::clone(stream), Arc::clone(self));
             thread::spawn(format!("{}-{}", self.name, id % 1_000_000), move || {
                 // Here, so that a peer that has its answer finds itself counted.
                 shared.counters.accepted.inc();
                 let _leave = Leave { shared: Arc::clone(&shared), id, _permit: permit };
-                Connection::new(socket, peer, id, slot, shared).run();
+                if let Some(stream) = shared.secured(stream, peer, &slot) {
+                    Connection::new(Socket::new(stream), peer, id, slot, shared).run();
+                }
             })
         });
         let counters = &self.counters;
@@ -163,6 +171,34 @@ impl HttpShared {
             Err(_) => counters.refused.inc(),
         }
         admitted.map(drop)
+    }
+}
+
+impl HttpShared {
+    /// The connection as its requests come over it: over TLS if the server speaks that, and the
+    /// connection is none of this host's; `None` if there is no handshake.
+    ///
+    /// # Blocks
+    /// For the handshake, as long as for the head of a request.
+    fn secured(
+        &self,
+        stream: Arc<Stream>,
+        peer: Peer,
+        slot: &ConnectionSlot,
+    ) -> Option<Arc<Stream>> {
+        let (Some(tls), Peer::Tcp(_)) = (&self.tls, peer) else { return Some(stream) };
+        // It makes room for another as one that is slow with its head does.
+        if !slot.enter(Doing::Waiting, self.registry.now_us()) {
+            return None;
+        }
+        match tls.accept(stream, Instant::now() + self.limits.head_timeout) {
+            Ok(stream) => Some(Arc::new(stream)),
+            Err(error) => {
+                log::debug!("{}: no TLS with {peer}: {error}", self.name);
+                self.counters.handshakes_failed.inc();
+                None
+            }
+        }
     }
 }
 
@@ -210,6 +246,20 @@ impl HttpServer {
         limits: HttpLimits,
         handler: Arc<dyn Handler>,
     ) -> io::Result<HttpServer> {
+        Self::start_over(listener, None, name, limits, handler)
+    }
+
+    /// As [`HttpServer::start`], over TLS and nothing else.
+    ///
+    /// # Errors
+    /// As those of [`HttpServer::start`].
+    pub fn start_over(
+        listener: TcpListener,
+        tls: Option<Arc<TlsServer>>,
+        name: &str,
+        limits: HttpLimits,
+        handler: Arc<dyn Handler>,
+    ) -> io::Result<HttpServer> {
         let local_addr = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         // Listening again only changes the length of the queue, which std fixes at 128.
@@ -219,6 +269,7 @@ impl HttpServer {
         let shared = Arc::new(HttpShared {
             name,
             limits,
+            tls,
             handler,
             registry,
             counters,
@@ -426,6 +477,10 @@ impl Acceptor {
     /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's
     /// request unread, it would take the answer with it.
     fn refuse(&mut self, mut stream: Stream, peer: Peer) {
+        if self.shared.tls.is_some() {
+            // No answer can be read before a handshake, for which there is no thread.
+            return;
+        }
         let response = self.shared.handler.refuse(&TOO_MANY, peer);
         let is_written =
             stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));

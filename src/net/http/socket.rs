@@ -81,7 +81,27 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.flush(deadline)
+    }
+
+    /// Over TLS some of what was taken may still wait for room.
+    fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        loop {
+            match (&*self.stream).flush() {
+                Err(error) if is_again(&error) => {}
+                result => return result,
+            }
+            let left = left_until(deadline)?;
+            if !serves(self.write_armed, left) {
+                self.stream.set_write_timeout(Some(left))?;
+                self.write_armed = Some(left);
+            }
+        }
+    }
+
+    /// The certificate that the peer showed.
+    pub(super) fn peer_certificate(&self) -> Option<Arc<[u8]>> {
+        self.stream.peer_certificate().map(Arc::from)
     }
 
     /// Whether the peer has gone, or will send nothing more.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use tungstenite::client::IntoClientRequest as _;
 use tungstenite::handshake::client::ClientHandshake;
 use tungstenite::handshake::server::create_response;
 use tungstenite::http::{self, Request};
@@ -146,11 +147,11 @@ pub fn connect(
 ) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + timeout;
     let socket = connect_tcp(addresses, timeout)?;
-    connect_over(name, socket, host, path_and_query, deadline, limits, serve)
+    connect_over(name, socket, host, path_and_query, None, deadline, limits, serve)
 }
 
-/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, and starts the
-/// link.
+/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, with a token in the
+/// header if there is one, and starts the link.
 ///
 /// # Blocks
 /// Until the handshake is done or the deadline; `shutdown(Both)` of another handle on the socket
@@ -158,11 +159,13 @@ pub fn connect(
 ///
 /// # Errors
 /// See [`ConnectError`]. Never carries the query, which holds a token.
+#[allow(clippy::too_many_arguments)]
 pub fn connect_over(
     name: &str,
     socket: Stream,
     host: &str,
     path_and_query: &str,
+    bearer: Option<&str>,
     deadline: Instant,
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,
@@ -172,9 +175,15 @@ pub fn connect_over(
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     socket.set_write_timeout(Some(left))?;
     let stream = ReadHalf::with_deadline(socket, deadline);
+    let malformed = || ConnectError::Unreachable("the master's address is malformed".to_owned());
     let url = format!("ws://{host}{path_and_query}");
+    let mut request = url.into_client_request().map_err(|_| malformed())?;
+    if let Some(token) = bearer {
+        let header = format!("Bearer {token}").parse().map_err(|_| malformed())?;
+        request.headers_mut().insert("Authorization", header);
+    }
     let (mut websocket, _) =
-        tungstenite::client::client_with_config(url, stream, Some(config(limits)))
+        tungstenite::client::client_with_config(request, stream, Some(config(limits)))
             .map_err(connect_error)?;
     websocket.get_mut().clear_deadline()?;
     Ok(super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve)?)

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
+use rustix::net::SendFlags;
 
 use super::LinkStats;
 use super::frames::{self, OutPart};
@@ -142,18 +142,26 @@ impl SocketWriter {
             };
             self.spare.clear();
         }
-        Ok(WriteProgress::Done)
+        match self.socket.flush_with(flags(patience)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(WriteProgress::Stuck),
+            flushed => flushed.map(|()| WriteProgress::Done),
+        }
     }
 }
 
-fn write(socket: &Stream, bytes: &[u8], patience: Patience, more: bool) -> io::Result<usize> {
-    // Without NOSIGNAL, as std has it too, a peer that has gone would be a SIGPIPE. With MORE, the
-    // header of a large message does not wake the peer before the message is there.
+/// Without NOSIGNAL, as std has it too, a peer that has gone would be a SIGPIPE.
+fn flags(patience: Patience) -> SendFlags {
     let mut flags = SendFlags::NOSIGNAL;
     flags.set(SendFlags::DONTWAIT, patience == Patience::None);
+    flags
+}
+
+fn write(socket: &Stream, bytes: &[u8], patience: Patience, more: bool) -> io::Result<usize> {
+    // With MORE, the header of a large message does not wake the peer before the message is there.
+    let mut flags = flags(patience);
     flags.set(SendFlags::MORE, more);
     loop {
-        match send(socket, bytes, flags).map_err(io::Error::from) {
+        match socket.send(bytes, flags) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             written => return written,
         }

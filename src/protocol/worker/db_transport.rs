@@ -7,7 +7,7 @@
 //! I/O thread that asks; `close` of the client shuts the sockets down.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use crate::net::stream::Stream;
 pub(super) fn lookup(master: &Dial) -> Lookup {
     match master {
         Dial::Found(_, addresses) => Lookup::fixed(addresses.clone()),
+        Dial::Tls(address, _) => lookup(address),
         Dial::Address(_) if master.unix_path().is_none() => Lookup::new(DB_ADDRESS_AGE),
         // No address leads there.
         Dial::Address(_) | Dial::Broker(_) => Lookup::fixed(Vec::new()),
@@ -49,10 +50,14 @@ impl DbConnector {
 
     fn open(&self, addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, Error> {
         let path = self.master.unix_path();
+        let deadline = Instant::now() + timeout;
         let stream = match (&self.master, path) {
             (Dial::Broker(broker), _) => broker.connect(Ask::Database, timeout),
             (_, Some(path)) => Stream::connect_unix(path, timeout),
-            _ => return connect_any(addresses, Instant::now() + timeout).map(Into::into),
+            (Dial::Tls(..), _) => {
+                self.master.secure(connect_any(addresses, deadline)?.into(), deadline)
+            }
+            _ => return connect_any(addresses, deadline).map(Into::into),
         };
         stream.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
@@ -84,13 +89,6 @@ impl Connector<()> for DbConnector {
             read_armed: None,
             write_armed: None,
         }))
-    }
-}
-
-impl ShutdownHandle for Stream {
-    fn shutdown(&self) {
-        // It fails only if the master has gone, which is as good.
-        let _ = Stream::shutdown(self, Shutdown::Both);
     }
 }
 
@@ -143,6 +141,16 @@ impl DbConnection {
                 Err(error) if is_again(&error) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        while let Err(error) = (&*self.stream).flush() {
+            if !is_again(&error) {
+                return Err(error.into());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Timeout(Timeout::SendBody));
+            }
+            arm(&mut self.write_armed, left, |left| self.stream.set_write_timeout(Some(left)))?;
         }
         self.outgoing.clear();
         self.outgoing.shrink_to(DB_OUTGOING_BYTES);

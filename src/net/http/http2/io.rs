@@ -159,7 +159,11 @@ impl AsyncWrite for Http2Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        let result = ready(|| (&*self.stream).flush().map(|()| 0));
+        if result.is_pending() {
+            self.traffic.count_write(true);
+        }
+        result.map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -43,6 +43,7 @@ pub(super) const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 struct Shared {
     http: Arc<HttpShared>,
     peer: Peer,
+    certificate: Option<Arc<[u8]>>,
     traffic: Arc<SocketTraffic>,
     slot: Arc<ConnectionSlot>,
 }
@@ -94,7 +95,8 @@ pub(super) fn serve(
     if !slot.enter(Doing::Waiting, http.registry.now_us()) {
         return;
     }
-    let shared = Arc::new(Shared { http, peer, traffic, slot });
+    let certificate = stream.peer_certificate().map(Arc::from);
+    let shared = Arc::new(Shared { http, peer, certificate, traffic, slot });
     let Some(connection) = begin(&shared, &alarm, socket) else { return };
     Http2::new(connection, shared.clone(), alarm.clone()).run();
     shared.slot.enter(Doing::Waiting, shared.http.registry.now_us());

@@ -121,18 +121,19 @@ impl Carrier {
             is_sent: false,
         };
         let exchange = carrier.exchange.clone();
-        let (head, framing) = match head::of_http2(&parts, shared.peer, shared.http.limits.headers)
-        {
-            Ok(request) => request,
-            Err(refusal) => {
-                log::debug!("refused {}: {} {}", shared.peer, refusal.status, refusal.text);
-                let response = shared.http.handler.refuse(&refusal, shared.peer);
-                let is_head = parts.method == http::Method::HEAD;
-                let timeout = shared.http.limits.write_timeout;
-                exchange.answer(head_of(&response), response, is_head, timeout);
-                return carrier;
-            }
-        };
+        let (mut head, framing) =
+            match head::of_http2(&parts, shared.peer, shared.http.limits.headers) {
+                Ok(request) => request,
+                Err(refusal) => {
+                    log::debug!("refused {}: {} {}", shared.peer, refusal.status, refusal.text);
+                    let response = shared.http.handler.refuse(&refusal, shared.peer);
+                    let is_head = parts.method == http::Method::HEAD;
+                    let timeout = shared.http.limits.write_timeout;
+                    exchange.answer(head_of(&response), response, is_head, timeout);
+                    return carrier;
+                }
+            };
+        head.set_peer_certificate(shared.certificate.clone());
         carrier.awaits_invitation = framing.expects_continue;
         shared.http.counters.requests.inc();
         let shared = shared.clone();

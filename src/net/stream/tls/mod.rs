@@ -1,0 +1,207 @@
+//! TLS 1.3 for the connections of both ports and of those that connect to them: certificates of an
+//! authority that the operator names, nothing older, and no resumption.
+//!
+//! A [`Stream`] over TLS is used as any other (`session`); here is how one is made.
+
+mod expiry;
+mod files;
+mod session;
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+
+use self::files::FileStamp;
+pub use self::files::{CertificateFiles, TlsError};
+pub use self::session::TlsStream;
+use crate::base::sync::Lock;
+use crate::net::stream::Stream;
+
+/// The only place that says what computes: ring.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A port's side of TLS.
+pub struct TlsServer {
+    files: CertificateFiles,
+    /// Authorities of those that connect, which must show a certificate of theirs.
+    client_ca: Option<PathBuf>,
+    used: Lock<UsedCertificate>,
+    /// Of the certificate that is used, in seconds since 1970.
+    not_after: AtomicI64,
+}
+
+struct UsedCertificate {
+    config: Arc<ServerConfig>,
+    stamp: Option<[FileStamp; 2]>,
+}
+
+impl std::fmt::Debug for TlsServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TlsServer({})", self.files)
+    }
+}
+
+impl TlsServer {
+    /// With the certificate of these files; with `client_ca` a peer must show one of that
+    /// authority's.
+    ///
+    /// # Errors
+    /// A file cannot be read or used, or others can read the key.
+    pub fn new(files: CertificateFiles, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let stamp = files.stamp();
+        let (config, not_after) = server_config(&files, client_ca)?;
+        let used = Lock::new(UsedCertificate { config, stamp });
+        let (client_ca, not_after) = (client_ca.map(Path::to_owned), AtomicI64::new(not_after));
+        Ok(Self { files, client_ca, used, not_after })
+    }
+
+    /// Makes TLS of a connection that was accepted.
+    ///
+    /// # Blocks
+    /// Until the handshake is done, or `deadline`; `shutdown` of the socket is the wake-up.
+    ///
+    /// # Errors
+    /// The peer speaks no TLS 1.3, shows no certificate that it should, or is too slow.
+    pub fn accept(&self, socket: Arc<Stream>, deadline: Instant) -> io::Result<Stream> {
+        let config = self.used.lock().config.clone();
+        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        let stream = TlsStream::handshake(socket, session.into(), deadline)?;
+        Ok(Stream::Tls(Arc::new(stream)))
+    }
+
+    /// Uses what the files hold now, for connections to come; says whether that is something else.
+    ///
+    /// # Errors
+    /// They cannot be used, for example as only one of them has been written yet: what was used is
+    /// used on.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let stamp = self.files.stamp();
+        if stamp.is_some() && stamp == self.used.lock().stamp {
+            return Ok(false);
+        }
+        let (config, not_after) = server_config(&self.files, self.client_ca.as_deref())?;
+        *self.used.lock() = UsedCertificate { config, stamp };
+        self.not_after.store(not_after, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// When the certificate that is used ends, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.not_after.load(Ordering::Relaxed)
+    }
+
+    /// Its files, for the log.
+    pub fn files(&self) -> &CertificateFiles {
+        &self.files
+    }
+}
+
+fn server_config(
+    files: &CertificateFiles,
+    client_ca: Option<&Path>,
+) -> Result<(Arc<ServerConfig>, i64), TlsError> {
+    let identity = files.read()?;
+    let path = files.certificate.display();
+    let not_after = identity.chain.first().and_then(|first| expiry::not_after(first));
+    let not_after = not_after.ok_or_else(|| TlsError(format!("{path}: it is no certificate")))?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| TlsError(error.to_string()))?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let roots = files::roots(ca)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+            let verifier = verifier.map_err(|error| TlsError(error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = builder.with_single_cert(identity.chain, identity.key);
+    let mut config = config.map_err(|error| TlsError(format!("{files}: {error}")))?;
+    // What comes unasked makes a connection that is not used look as if it could not be.
+    config.send_tls13_tickets = 0;
+    #[cfg(feature = "http2")]
+    config.alpn_protocols.push(b"h2".to_vec());
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    Ok((Arc::new(config), not_after))
+}
+
+/// The side of TLS of those that connect.
+#[derive(Clone)]
+pub struct TlsClient {
+    config: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsClient")
+    }
+}
+
+impl TlsClient {
+    /// Trusts the authorities of this file, and shows the certificate of those.
+    ///
+    /// # Errors
+    /// A file cannot be read or used, or others can read the key.
+    pub fn new(ca: &Path, files: Option<&CertificateFiles>) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| TlsError(error.to_string()))?
+            .with_root_certificates(files::roots(ca)?);
+        let config = match files {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let identity = files.read()?;
+                builder
+                    .with_client_auth_cert(identity.chain, identity.key)
+                    .map_err(|error| TlsError(format!("{files}: {error}")))?
+            }
+        };
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// Makes TLS of a connection to this host, which the peer's certificate must name.
+    ///
+    /// # Blocks
+    /// Until the handshake is done, or `deadline`; `shutdown` of the socket is the wake-up.
+    ///
+    /// # Errors
+    /// `InvalidData` with what is wrong with the peer; or it is too slow, or gone.
+    pub fn connect(
+        &self,
+        socket: Arc<Stream>,
+        host: &str,
+        deadline: Instant,
+    ) -> io::Result<Stream> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "the host has no valid name"))?;
+        let session = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let stream = TlsStream::handshake(socket, session.into(), deadline)?;
+        Ok(Stream::Tls(Arc::new(stream)))
+    }
+}
+
+/// Whether a certificate is for this name.
+pub fn names(certificate: &[u8], name: &str) -> bool {
+    let certificate = CertificateDer::from(certificate);
+    let parsed = ParsedCertificate::try_from(&certificate);
+    match (parsed, ServerName::try_from(name)) {
+        (Ok(parsed), Ok(name)) => verify_server_name(&parsed, &name).is_ok(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

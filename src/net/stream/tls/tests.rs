@@ -1,0 +1,282 @@
+//! Both ends of TLS in one process, and the files that it is made of.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::base::thread::spawn;
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
+
+/// The files of a certificate, whose key is its owner's only.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("mesophyll-tls-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self { folder }
+    }
+
+    fn of(&self, name: &str) -> CertificateFiles {
+        let [certificate, key] =
+            ["pem", "key"].map(|kind| self.folder.join(format!("used.{kind}")));
+        fs::copy(format!("{DATA}/{name}.pem"), &certificate).expect("a copy");
+        fs::copy(format!("{DATA}/{name}.key"), &key).expect("a copy");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode");
+        CertificateFiles { certificate, key }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn ca(name: &str) -> PathBuf {
+    PathBuf::from(format!("{DATA}/{name}.pem"))
+}
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// Both ends of a connection over TCP.
+fn pair() -> (Stream, Stream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let client =
+        TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
+    let (server, _) = listener.accept().expect("a peer");
+    (server.into(), client.into())
+}
+
+/// What each end comes to: the server's, and the client's for this host.
+fn shake(
+    server: TlsServer,
+    client: &TlsClient,
+    host: &str,
+) -> (io::Result<Stream>, io::Result<Stream>) {
+    let (theirs, ours) = pair();
+    let accepting = spawn("accepts", move || server.accept(Arc::new(theirs), deadline()));
+    let connected = client.connect(Arc::new(ours), host, deadline());
+    (accepting.expect("a thread").join().expect("no panic"), connected)
+}
+
+fn server(name: &str, client_ca: Option<&str>) -> TlsServer {
+    let files = Files::new(&format!("{name}-{}", client_ca.is_some()));
+    TlsServer::new(files.of(name), client_ca.map(ca).as_deref()).expect("a server")
+}
+
+fn client(authority: &str) -> TlsClient {
+    TlsClient::new(&ca(authority), None).expect("a client")
+}
+
+fn both() -> (Stream, Stream) {
+    let (server, client) = shake(server("master", None), &client("authority"), "127.0.0.1");
+    (server.expect("accepted"), client.expect("connected"))
+}
+
+#[test]
+fn what_is_written_is_read_at_the_other_end() {
+    let (server, client) = both();
+    for (from, to) in [(&server, &client), (&client, &server)] {
+        let (mut from, mut to) = (from, to);
+        from.write_all(b"hello").expect("written");
+        from.flush().expect("it has left");
+        let mut got = [0; 5];
+        to.read_exact(&mut got).expect("read");
+        assert_eq!(&got, b"hello");
+    }
+    assert!(!server.is_at_end(), "nothing is said unasked");
+    (&client).write_all(b"the last").expect("written");
+    client.shutdown(Shutdown::Write).expect("ended");
+    let mut rest = String::new();
+    (&server).read_to_string(&mut rest).expect("to the end");
+    assert_eq!(rest, "the last");
+}
+
+#[test]
+fn who_is_not_to_be_trusted_is_not() {
+    for (certificate, authority, host, says) in [
+        ("expired", "authority", "localhost", "expired"),
+        ("elsewhere", "authority", "localhost", "not valid for name"),
+        ("untrusted", "authority", "localhost", "UnknownIssuer"),
+        ("master", "stranger", "localhost", "UnknownIssuer"),
+    ] {
+        let (accepted, connected) = shake(server(certificate, None), &client(authority), host);
+        let error = connected.expect_err(certificate);
+        assert!(error.to_string().contains(says), "{certificate}: {error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(accepted.is_err(), "it is told");
+    }
+}
+
+#[test]
+fn a_server_that_asks_for_a_certificate_gets_one() {
+    let asks = || server("master", Some("authority"));
+    let (accepted, _) = shake(asks(), &client("authority"), "localhost");
+    assert!(accepted.expect_err("none was shown").to_string().contains("certificate"));
+    let files = Files::new("shows");
+    let shows =
+        |name: &str| TlsClient::new(&ca("authority"), Some(&files.of(name))).expect("a client");
+    let (accepted, _) = shake(asks(), &shows("untrusted"), "localhost");
+    assert!(accepted.is_err(), "another authority's");
+    let (accepted, connected) = shake(asks(), &shows("worker-0"), "localhost");
+    let shown = accepted.expect("accepted").peer_certificate().expect("it was shown");
+    connected.expect("connected");
+    assert!(names(&shown, "worker-0.mesophyll"));
+    assert!(!names(&shown, "worker-1.mesophyll") && !names(&shown, "worker.mesophyll"));
+    assert!(!names(b"none", "worker-0.mesophyll"));
+}
+
+#[test]
+fn what_speaks_no_tls_is_refused_in_time() {
+    let server = server("master", None);
+    let (theirs, mut ours) = pair();
+    ours.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+    let error = server.accept(Arc::new(theirs), deadline()).expect_err("plain text");
+    assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+    let (theirs, _ours) = pair();
+    let soon = Instant::now() + Duration::from_millis(50);
+    let error = server.accept(Arc::new(theirs), soon).expect_err("nothing was said");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let (theirs, ours) = pair();
+    drop(ours);
+    assert!(server.accept(Arc::new(theirs), deadline()).is_err(), "it has gone");
+}
+
+/// Each side writes more than the sockets hold before it reads: a lock that were held in a system
+/// call would stop both for ever.
+#[test]
+fn both_sides_write_while_neither_reads() {
+    const BYTES: usize = 8 * 1024 * 1024;
+    let (server, client) = both();
+    let sides = [server, client].map(Arc::new);
+    let mut threads = Vec::new();
+    for (at, side) in sides.iter().enumerate() {
+        let writes = side.clone();
+        threads.push(spawn("writes", move || {
+            let bytes: Vec<u8> = (0..BYTES).map(|byte| (byte % 251 + at) as u8).collect();
+            (&*writes).write_all(&bytes).expect("written");
+            while (&*writes).flush().is_err() {}
+        }));
+    }
+    // The sockets are full, and nothing has been read.
+    for side in &sides {
+        let mut waited = [rustix::event::PollFd::new(&**side, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut waited, None).expect("something has come");
+    }
+    for (at, side) in sides.iter().enumerate() {
+        let reads = side.clone();
+        threads.push(spawn("reads", move || {
+            let mut bytes = vec![0; BYTES];
+            (&*reads).read_exact(&mut bytes).expect("read");
+            let other = 1 - at;
+            assert!(bytes.iter().enumerate().all(|(n, byte)| *byte == (n % 251 + other) as u8));
+        }));
+    }
+    for thread in threads {
+        thread.expect("a thread").join().expect("no panic");
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_kept_and_nothing_is_said_twice() {
+    let (server, client) = both();
+    client.set_nonblocking(true).expect("its mode");
+    let piece = vec![7_u8; 100_000];
+    let mut sent = 0;
+    let stuck = loop {
+        match (&client).write(&piece) {
+            Ok(taken) => sent += taken,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(stuck.kind(), ErrorKind::WouldBlock);
+    assert_eq!((&client).flush().expect_err("no room").kind(), ErrorKind::WouldBlock);
+    let reading = spawn("reads", move || {
+        let mut got = vec![0; sent];
+        (&server).read_exact(&mut got).expect("read");
+        got.iter().all(|byte| *byte == 7)
+    });
+    client.set_nonblocking(false).expect("its mode");
+    (&client).flush().or_else(|_| (&client).flush()).expect("it has left");
+    assert!(reading.expect("a thread").join().expect("no panic"));
+}
+
+#[test]
+fn shutting_it_down_frees_a_reader() {
+    let (server, client) = both();
+    let server = Arc::new(server);
+    let reads = server.clone();
+    let reading = spawn("reads", move || (&*reads).read(&mut [0]).unwrap_or(0));
+    server.shutdown(Shutdown::Both).expect("ended");
+    assert_eq!(reading.expect("a thread").join(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let folder = Files::new("named");
+    let files = folder.of("master");
+    let says = |files: &CertificateFiles, says: &str| {
+        let error = TlsServer::new(files.clone(), None).expect_err(says).to_string();
+        assert!(error.contains(says) && error.contains("used."), "{error}");
+    };
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o640)).expect("its mode");
+    says(&files, "others can read this key");
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).expect("its mode");
+    fs::copy(ca("worker").with_extension("key"), &files.key).expect("another's key");
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).expect("its mode");
+    says(&files, "used.pem,");
+    fs::write(&files.certificate, "nothing").expect("written");
+    says(&files, "no certificate in PEM");
+    fs::remove_file(&files.certificate).expect("removed");
+    says(&files, "No such file");
+    assert!("a.pem".parse::<CertificateFiles>().is_err());
+    assert!(TlsClient::new(&files.key, None).is_err(), "a key is no authority");
+}
+
+#[test]
+fn files_that_change_are_used_as_a_pair() {
+    let folder = Files::new("pair");
+    let server = TlsServer::new(folder.of("master"), None).expect("a server");
+    let first = server.not_after();
+    assert!(!server.reload().expect("nothing changed"));
+    fs::copy(ca("renewed"), folder.folder.join("used.pem")).expect("the certificate alone");
+    server.reload().expect_err("it is not the key's");
+    assert_eq!(server.not_after(), first, "the one before is used on");
+    folder.of("renewed");
+    assert!(server.reload().expect("both"));
+    assert!(server.not_after() < first, "the renewed one ends a year earlier");
+}
+
+#[test]
+fn the_end_of_a_certificate_is_read_and_garbage_is_none() {
+    let der = |name: &str| {
+        let text = fs::read(ca(name)).expect("its text");
+        use rustls::pki_types::pem::PemObject as _;
+        CertificateDer::from_pem_slice(&text).expect("a certificate").to_vec()
+    };
+    // 2025-01-01 and 2125-01-01: either form of a time.
+    assert_eq!(expiry::not_after(&der("expired")), Some(1_735_689_600));
+    assert_eq!(expiry::not_after(&der("master")), Some(4_891_363_200));
+    let master = der("master");
+    for end in 0..master.len() {
+        assert_eq!(expiry::not_after(&master[..end]), None);
+    }
+    for at in 0..master.len().min(300) {
+        let mut broken = master.clone();
+        broken[at] ^= 0xff;
+        let _ = expiry::not_after(&broken);
+    }
+}
