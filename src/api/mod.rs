@@ -71,6 +71,7 @@ use crate::net::http::{
     Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, RequestHead, Response,
 };
 use crate::net::stream::Peer;
+use crate::net::stream::tls::{TlsClient, TlsServer};
 use crate::store::DbState;
 use crate::wire::data::MessageOutcome;
 
@@ -110,6 +111,10 @@ pub struct ApiConfig {
     pub default_deadline: Duration,
     /// Events, messages and scripts that one caller may send a second, if there is a bound.
     pub caller_rate: Option<u32>,
+    /// What the port speaks instead of plain HTTP.
+    pub tls: Option<Arc<TlsServer>>,
+    /// What the ports of other masters speak.
+    pub peer_tls: Option<TlsClient>,
     /// Bounds of the server.
     pub http: HttpLimits,
     /// Bytes of bodies in memory at once.
@@ -130,6 +135,8 @@ impl ApiConfig {
             peer_sources: Vec::new(),
             default_deadline: DISPATCH_DEADLINE,
             caller_rate: None,
+            tls: None,
+            peer_tls: None,
             http: HttpLimits::default(),
             bodies_max_bytes: API_BODIES_MAX_BYTES,
             answers_max_bytes: API_ANSWERS_MAX_BYTES,
@@ -175,8 +182,9 @@ impl InternalApi {
         // Readers of feeds take no place of other requests.
         let connections = config.http.connections + FEEDS_MAX + FEED_PEERS_MAX;
         let limits = HttpLimits { takes_chunks: true, connections, ..config.http.clone() };
+        let tls = config.tls.clone();
         let api = Arc::new(Api::new(config, pool, ready, db, waits));
-        let server = HttpServer::start(listener, "api", limits, api.clone())?;
+        let server = HttpServer::start_over(listener, tls, "api", limits, api.clone())?;
         // The first and only time.
         let _ = api.http.set(server.watch());
         let forwarding = Arc::downgrade(&api);
@@ -298,7 +306,7 @@ impl Api {
             source: SourceRule::new(config.trusted_sources.clone()),
             peers: SourceRule::new(config.peer_sources.clone()),
             nonces: PeerNonces::default(),
-            forwarder: Forwarder::new(),
+            forwarder: Forwarder::new(config.peer_tls.as_ref()),
             rates: config.caller_rate.map(|rate| Arc::new(Rates::new((rate, rate)))),
             config,
             admission: Arc::new(Admission::new(bounds, share)),

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod event_rules;
+pub mod tls;
 mod values;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
 
 pub use self::cluster::{ClusterConfig, is_master_name};
+use self::tls::{ClientTls, PortsTls};
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
@@ -100,6 +102,8 @@ pub struct PoolConfig {
     pub caller_rate: Option<u32>,
     /// Its place among other masters.
     pub cluster: ClusterConfig,
+    /// What its ports speak.
+    pub tls: PortsTls,
 }
 
 /// What a worker runs templates with; a master passes it on to its workers.
@@ -144,6 +148,8 @@ pub struct WorkerConfig {
     pub workers: usize,
     /// The master, as `host:port` or `unix:PATH`.
     pub master: String,
+    /// How it is reached over TLS, if it is.
+    pub tls: Option<ClientTls>,
     /// Whether the end of stdin ends the worker.
     pub lifeline: bool,
     /// What tenants without a state are subscribed to.
@@ -307,6 +313,7 @@ impl PoolConfig {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
+            tls: tls::of_ports(options)?,
             caller_rate: number(options, "caller-rate", limits::CALLER_RATE_MAX)?
                 .and_then(|rate| u32::try_from(rate).ok()),
         })
@@ -332,7 +339,12 @@ impl WorkerConfig {
         if id >= workers {
             return Err(wrong(options, "id", "must be below --workers"));
         }
-        let master = without_scheme(options, "master", "")?;
+        let given = text(options, "master", "");
+        let is_tls = given.starts_with("tls:");
+        let master = match given.strip_prefix("tls:") {
+            Some(address) => address,
+            None => without_scheme(options, "master", "")?,
+        };
         if master.is_empty() {
             return Err(missing("master"));
         }
@@ -353,6 +365,7 @@ impl WorkerConfig {
             id,
             workers,
             master: master.to_owned(),
+            tls: is_tls.then(|| tls::of_client(options)).transpose()?,
             lifeline,
             default_events: events(options, DEFAULT_EVENTS)?,
             runtime: RuntimeOptions::from_options(options, workers)?,

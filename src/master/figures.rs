@@ -11,6 +11,8 @@ use crate::feeds::Feeds;
 use crate::pool::{Broadcasts, Messages, Operator, ShopUpdates, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
+use super::tls::PortCertificates;
+
 /// The layers that have something to show.
 #[derive(Debug)]
 pub(super) struct Layers {
@@ -26,6 +28,7 @@ pub(super) struct Layers {
     /// `None`: the store is of one master only.
     pub(super) cluster: Option<ApiCluster>,
     pub(super) feeds: Arc<Feeds>,
+    pub(super) certificates: Arc<PortCertificates>,
 }
 
 impl Readiness for Layers {
@@ -74,6 +77,7 @@ impl Readiness for Layers {
                 .as_ref()
                 .map(|spawner| spawner.output_lines_dropped()),
             worker_http: server.map(MesophyllServer::http_stats),
+            certificates: self.certificates.not_after(),
         }
     }
 

@@ -11,6 +11,7 @@ mod figures;
 mod join;
 #[cfg(feature = "worker")]
 mod threads;
+mod tls;
 mod worker_args;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ use crate::wire::data::SandboxMode;
 use figures::Layers;
 #[cfg(feature = "worker")]
 pub use threads::{MadeRuntime, MakeRuntime, threads};
+use tls::PortCertificates;
 use worker_args::{worker_args, worker_variables};
 
 /// A master's place among others; `None`: the store is of one master only.
@@ -122,6 +124,7 @@ pub struct Master {
     shop: Arc<ShopUpdates>,
     api: Option<InternalApi>,
     cluster: MasterPlace,
+    certificates: Arc<PortCertificates>,
     /// Of a master that shares the tenants with others: so long its lease lasts.
     shared_lease: Option<Duration>,
     changes_rx: Receiver<()>,
@@ -151,6 +154,7 @@ impl Master {
         let api_listener = config.api.map(listen).transpose()?;
         let server_listener =
             (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
+        let certificates = Arc::new(PortCertificates::read(config)?);
         let (changes_tx, changes_rx) = bounded(1);
         let api_addr = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (db, cluster) = open_store(config, api_addr, &changes_tx)?;
@@ -158,7 +162,14 @@ impl Master {
         let (door, feeds) = (MessageDoor::default(), Arc::new(Feeds::default()));
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
-                let server = Arc::new(start_server(config, listener, &db, door.clone(), &feeds)?);
+                let server = Arc::new(start_server(
+                    config,
+                    listener,
+                    &certificates,
+                    &db,
+                    door.clone(),
+                    &feeds,
+                )?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
                 let workers =
                     start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
@@ -194,11 +205,14 @@ impl Master {
             shop,
             api: None,
             cluster,
+            certificates: certificates.clone(),
             shared_lease: config.cluster.cluster.as_ref().map(|_| config.cluster.lease),
             changes_rx,
             _changes_tx: changes_tx,
         };
-        if let (Some(listener), Some(api)) = (api_listener, api) {
+        if let (Some(listener), Some(mut api)) = (api_listener, api) {
+            api.tls = certificates.api.clone();
+            api.peer_tls = certificates.peers.clone();
             let about = About {
                 mode: config.mode.as_str(),
                 // It was just opened by it.
@@ -217,6 +231,7 @@ impl Master {
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
                 feeds: feeds.clone(),
+                certificates: certificates.clone(),
             });
             let started =
                 InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
@@ -230,6 +245,14 @@ impl Master {
         Ok(master)
     }
 
+    /// Uses what the files of its ports' certificates hold now, if they have changed.
+    ///
+    /// # Blocks
+    /// On the files.
+    pub fn look_at_certificates(&self) {
+        self.certificates.look();
+    }
+
     /// Checks what a start with this configuration would, as far as that goes without opening the
     /// store, keeping a port or writing a file.
     ///
@@ -241,6 +264,7 @@ impl Master {
         if let StoreUrl::Redb(path) = &url {
             needs_folder("--store", path)?;
         }
+        PortCertificates::read(config)?;
         let program = worker_program(config)?;
         if needs_sandbox(config) {
             let own = || Program::own().map_err(|error| MasterError::Config(error.to_string()));
@@ -438,6 +462,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {
 fn start_server(
     config: &PoolConfig,
     listener: TcpListener,
+    certificates: &PortCertificates,
     db: &Arc<DbState>,
     messages: MessageDoor,
     feeds: &Arc<Feeds>,
@@ -446,7 +471,7 @@ fn start_server(
         Some(path) => read_or_write_tokens(path, config.workers)?,
         None => (0..config.workers).map(|id| (id, random::token())).collect(),
     };
-    if !config.listen.ip().is_loopback() {
+    if !config.listen.ip().is_loopback() && certificates.listen.is_none() {
         log::warn!(
             "--listen {}: not a loopback address, so the workers' tokens travel in clear",
             config.listen
@@ -455,6 +480,8 @@ fn start_server(
     let server_config = ServerConfig {
         heartbeat_interval: config.heartbeat_interval,
         requires_sandbox: config.runtime.sandbox == SandboxMode::Require,
+        tls: certificates.listen.clone(),
+        requires_certificates: config.tls.worker_certs,
         messages,
         feeds: feeds.clone(),
         ..ServerConfig::new(config.workers)

@@ -128,3 +128,5 @@ mod supervision_rolling;
 mod support;
 #[cfg(feature = "luau")]
 mod tenant_scale;
+#[cfg(all(feature = "luau", feature = "tls"))]
+mod tls;

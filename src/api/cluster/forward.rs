@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ureq::http::Request;
 use ureq::http::request::Builder;
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Error, Timeout};
 
 use super::hop::{ForwardedRequest, HOP, PEER, REFUSED};
@@ -24,7 +23,9 @@ use crate::base::limits::{
 };
 use crate::base::random;
 use crate::base::throttle::Throttle;
+use crate::net::https;
 use crate::net::lookup::Lookup;
+use crate::net::stream::tls::TlsClient;
 
 labels! {
     /// How an attempt to have another master answer ended.
@@ -80,9 +81,9 @@ pub(in crate::api) struct PeerAnswer {
 const PASSED_ON: [&str; 3] = [SUBSCRIBED, "Retry-After", super::MASTER];
 
 impl Forwarder {
-    pub(in crate::api) fn new() -> Self {
+    pub(in crate::api) fn new(tls: Option<&TlsClient>) -> Self {
         Self {
-            agent: peer_agent(),
+            agent: peer_agent(tls),
             refusals: Throttle::default(),
             ended: OutcomeCounters::default(),
         }
@@ -208,7 +209,7 @@ pub(super) fn peer_request(
 }
 
 /// A client for other masters.
-pub(super) fn peer_agent() -> Agent {
+pub(super) fn peer_agent(tls: Option<&TlsClient>) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -221,7 +222,7 @@ pub(super) fn peer_agent() -> Agent {
         .max_idle_connections_per_host(FORWARD_IDLE_CONNECTIONS)
         .max_idle_age(FORWARD_IDLE_AGE)
         .build();
-    Agent::with_parts(config, DefaultConnector::new(), Lookup::new(FORWARD_ADDRESS_AGE))
+    https::agent(config, tls.cloned(), Lookup::new(FORWARD_ADDRESS_AGE))
 }
 
 /// Whether an error says that the other master has seen nothing of the request.

@@ -142,7 +142,7 @@ impl Upstream {
         master: OtherMaster,
         tenants: Vec<TenantId>,
     ) -> Result<Self, ApiError> {
-        let agent = peer_agent();
+        let agent = peer_agent(api.config.peer_tls.as_ref());
         let body = ask(api, cluster, call, wanted, &agent, &master, &tenants)?;
         let (passed, gone, names) = (inlet.clone(), inlet.clone(), tenants.clone());
         let thread = thread::spawn("feed-up", move || {

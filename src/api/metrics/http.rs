@@ -64,3 +64,12 @@ pub(super) fn show(exposition: &mut Exposition, statuses: &Statuses, servers: &S
         stats.requests
     });
 }
+
+/// When the certificates of ports with TLS end.
+pub(super) fn show_certificates(exposition: &mut Exposition, ends: &[(&'static str, i64)]) {
+    let help = "When the certificate of a port with TLS ends, in seconds since 1970.";
+    let mut family = exposition.gauge("mesophyll_certificate_expiry_timestamp_seconds", help);
+    for (port, at) in ends {
+        family.sample(&[("port", port)], at);
+    }
+}

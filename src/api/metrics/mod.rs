@@ -49,6 +49,8 @@ pub struct Figures {
     pub output_lines_dropped: Option<u64>,
     /// The worker-facing server's.
     pub worker_http: Option<HttpStats>,
+    /// When the certificate of each port with TLS ends, in seconds since 1970.
+    pub certificates: Vec<(&'static str, i64)>,
 }
 
 /// What the API itself knows besides.
@@ -106,6 +108,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
         own.statuses,
         &[("api", own.http), ("worker", figures.worker_http)],
     );
+    http::show_certificates(&mut exposition, &figures.certificates);
     cluster::show(&mut exposition, own.cluster, own.forwarder);
     feeds::show(&mut exposition, own.feeds, own.logs);
     exposition.one_gauge("mesophyll_streams", "Streams of events.", Some(own.streams));
@@ -133,6 +136,7 @@ impl Figures {
             quarantined: 0,
             output_lines_dropped: None,
             worker_http: None,
+            certificates: Vec::new(),
         }
     }
 }
@@ -158,7 +162,7 @@ mod tests {
             messages: None,
             broadcasts: None,
             cluster: None,
-            forwarder: &Forwarder::new(),
+            forwarder: &Forwarder::new(None),
             feeds: FeedFigures::default(),
             logs: FeedFigures::default(),
             streams: 0,

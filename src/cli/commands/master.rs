@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 
 use crate::master::config::{PoolConfig, PoolDefaults};
 use crate::master::{Master, worker_program};
+use crate::net::stream::tls::CertificateFiles;
 use crate::pool::Program;
 use crate::pool::process::supervisor::State;
 
@@ -29,6 +30,9 @@ const LAST_GRACE: Duration = Duration::from_secs(15);
 
 /// A supervision loop comes round every second; one that has not for so long hangs.
 const SUPERVISED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often is looked whether the ports' certificates have changed.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
 
 /// The exit code of a stop that hung: what hangs is the store, in the cases that are known.
 const EXIT_STUCK: i32 = 4;
@@ -109,8 +113,12 @@ fn ready_line(master: &Master, config: &PoolConfig) -> String {
     let cluster = config.cluster.cluster.as_ref().map_or(String::new(), |cluster| {
         format!(",\"cluster\":\"{cluster}\",\"name\":\"{}\"", config.cluster.master_name())
     });
+    let of = |files: &Option<CertificateFiles>, key: &str| {
+        files.as_ref().map_or(String::new(), |_| format!(",\"{key}\":true"))
+    };
+    let tls = of(&config.tls.listen, "listen_tls") + &of(&config.tls.api, "api_tls");
     format!(
-        "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}{cluster}}}",
+        "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}{cluster}{tls}}}",
         or_null(master.listen_addr()),
         or_null(master.api_addr()),
         config.workers,
@@ -127,17 +135,15 @@ fn wait(
 ) -> Result<(), CliError> {
     let mut broken_rx = broken_rx.clone();
     let look_rx = service.look_rx();
+    let certificates_rx = tick(CERTIFICATES_EVERY);
     loop {
         service.tell(|| look(master));
         select! {
             recv(signals.received_rx()) -> signal => match signal {
-                Ok(ProcessSignal::HangUp) => match master.operator().roll() {
-                    Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
-                    Err(error) => {
-                        log::error!("SIGHUP: no rolling restart: {error}");
-                        service.tell_refused_reload();
-                    }
-                },
+                Ok(ProcessSignal::HangUp) => {
+                    master.look_at_certificates();
+                    roll(master, service);
+                }
                 Ok(signal) => {
                     log::info!("stopping: {signal:?}");
                     return Ok(());
@@ -154,7 +160,18 @@ fn wait(
                     return Err(why.into());
                 }
             },
+            recv(certificates_rx) -> _ => master.look_at_certificates(),
             recv(look_rx) -> _ => {}
+        }
+    }
+}
+
+fn roll(master: &Master, service: &mut ServiceManager) {
+    match master.operator().roll() {
+        Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
+        Err(error) => {
+            log::error!("SIGHUP: no rolling restart: {error}");
+            service.tell_refused_reload();
         }
     }
 }

@@ -29,8 +29,14 @@ pub(in crate::cli) const COMMAND: Command = Command {
             OptionSpec::value(
                 "master",
                 "ADDR",
-                "the master's worker-facing address, host:port; or unix:PATH",
+                "the master's worker-facing address, host:port, tls:host:port or unix:PATH",
             ),
+            OptionSpec::value(
+                "tls-ca",
+                "FILE",
+                "authority of the master's certificate, for tls:HOST:PORT",
+            ),
+            OptionSpec::value("tls-cert", "CERT,KEY", "certificate of this worker (default: none)"),
             OptionSpec::value(
                 "lifeline",
                 "stdin",

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use ureq::unversioned::resolver::DefaultResolver;
 
 use crate::base::limits::CLIENT_REPLY_MAX_BYTES;
 use crate::master::config;
+use crate::net::https;
 
 use crate::cli::CliError;
 use crate::cli::parse::args::{Args, OptionSpec};
@@ -18,6 +20,7 @@ use crate::cli::parse::words::without_bom;
 pub(in crate::cli) const CLIENT: &[OptionSpec] = &[
     OptionSpec::value("api", "ADDR", "the master's internal API (default: 127.0.0.1:7451)")
         .with_variable("MESOPHYLL_MASTER_API"),
+    OptionSpec::value("tls-ca", "FILE", "authority of the API's certificate, for tls:HOST:PORT"),
     OptionSpec::value(
         "token-file",
         "FILE",
@@ -65,7 +68,9 @@ impl ApiAnswer {
 impl ApiClient {
     /// A client from the command's options; `deadline` is that of the requests it is made for.
     pub(in crate::cli) fn new(args: &Args, deadline: Duration) -> Result<Self, CliError> {
-        let api = config::host_and_port(args, "api", "127.0.0.1:7451")?;
+        let (api, tls) = config::tls::api_of_client(args, "127.0.0.1:7451")?;
+        let tls = tls.map(|tls| tls.read()).transpose();
+        let tls = tls.map_err(|error| CliError::config(format!("--tls-ca: {error}")))?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -73,7 +78,8 @@ impl ApiClient {
             .timeout_global(Some(deadline + TRAVEL_TIME))
             .build();
         let (base, authorization) = (format!("http://{api}"), format!("Internal {}", token(args)?));
-        Ok(Self { agent: config.into(), base, authorization })
+        let agent = https::agent(config, tls, DefaultResolver::default());
+        Ok(Self { agent, base, authorization })
     }
 
     /// Gets what is there.

@@ -5,9 +5,11 @@
 //! here.
 
 use std::path::Path;
+
 use std::time::Duration;
 
 use crate::master::config::{PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::net::stream::tls::CertificateFiles;
 use crate::store::masked;
 
 /// An option's name and its effective value.
@@ -45,6 +47,10 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
         ("recycle-age", recycle.age.map_or(NEVER.to_owned(), span)),
         ("trusted-source", list(config.trusted_sources.iter())),
+        ("listen-tls", files(&config.tls.listen)),
+        ("api-tls", files(&config.tls.api)),
+        ("tls-ca", config.tls.ca.as_deref().map_or(NONE.to_owned(), path)),
+        ("worker-certs", if config.tls.worker_certs { "require" } else { NONE }.to_owned()),
         ("caller-rate", config.caller_rate.map_or("no bound".to_owned(), |rate| rate.to_string())),
         ("cluster", config.cluster.cluster.clone().unwrap_or("none: alone".to_owned())),
         ("advertise", config.cluster.advertise.map_or(NONE.to_owned(), |at| at.to_string())),
@@ -74,7 +80,16 @@ pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
     let mut values = vec![
         ("id", config.id.to_string()),
         ("workers", config.workers.to_string()),
-        ("master", config.master.clone()),
+        ("master", format!("{}{}", config.tls.as_ref().map_or("", |_| "tls:"), config.master)),
+        ("tls-ca", config.tls.as_ref().map_or(NONE.to_owned(), |tls| path(&tls.ca))),
+        (
+            "tls-cert",
+            config
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.certificate.as_ref())
+                .map_or(NONE.to_owned(), |files| files.to_string()),
+        ),
         ("lifeline", if config.lifeline { "stdin" } else { NONE }.to_owned()),
         ("default-events", list(config.default_events.iter())),
         ("log", config.log.as_str().to_lowercase()),
@@ -122,6 +137,10 @@ fn span(span: Duration) -> String {
 fn size(bytes: u64) -> String {
     let unit = SIZE_UNITS.into_iter().find(|(_, size)| bytes.is_multiple_of(*size));
     unit.map_or(bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+fn files(files: &Option<CertificateFiles>) -> String {
+    files.as_ref().map_or(NONE.to_owned(), |files| files.to_string())
 }
 
 #[cfg(test)]

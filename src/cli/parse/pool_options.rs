@@ -157,6 +157,22 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
         "source besides loopback that the internal API answers",
     ),
     OptionSpec::value(
+        "listen-tls",
+        "CERT,KEY",
+        "--listen speaks TLS 1.3 with this certificate (default: plain)",
+    ),
+    OptionSpec::value(
+        "api-tls",
+        "CERT,KEY",
+        "--api speaks TLS 1.3 with this certificate (default: plain)",
+    ),
+    OptionSpec::value("tls-ca", "FILE", "authority of workers' certificates (default: none)"),
+    OptionSpec::value(
+        "worker-certs",
+        "require",
+        "workers need a certificate that names them (default: none)",
+    ),
+    OptionSpec::value(
         "caller-rate",
         "N",
         "events, messages and scripts a second of one caller of the API (default: no bound)",

@@ -86,11 +86,11 @@ impl ClusterConfig {
         }
         match self.advertise {
             Some(address) if address.ip().is_loopback() => Ok(()),
+            Some(_) if options.option("api-tls").is_some() => Ok(()),
             Some(_) => Err(wrong(
                 options,
                 "advertise",
-                "is beyond this machine, where masters need --api-tls, which this version lacks; \
-                 give an address of the loopback network",
+                "is beyond this machine, where masters need --api-tls",
             )),
             None => Err(ruled_out(
                 options,

@@ -24,6 +24,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::feeds::Feeds;
 use crate::net::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, RequestHead, Response};
 use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
+use crate::net::stream::tls::{self, TlsServer};
 use crate::net::stream::{Peer, Stream};
 use crate::store::{Caller, DbState};
 use crate::wire::data::TenantId;
@@ -50,6 +51,11 @@ pub struct ServerConfig {
     pub http_limits: HttpLimits,
     /// Whether a worker that is not in a sandbox gets no events.
     pub requires_sandbox: bool,
+    /// What the port speaks instead of plain HTTP.
+    pub tls: Option<Arc<TlsServer>>,
+    /// Whether a worker has to show a certificate that names it; those that a connection was handed
+    /// to have none.
+    pub requires_certificates: bool,
     /// Where messages of tenants go.
     pub messages: MessageDoor,
     /// Where what tenants publish goes.
@@ -65,6 +71,8 @@ impl ServerConfig {
             link_limits: LinkLimits::default(),
             http_limits: HttpLimits::default(),
             requires_sandbox: false,
+            tls: None,
+            requires_certificates: false,
             messages: MessageDoor::default(),
             feeds: Arc::default(),
         }
@@ -181,8 +189,9 @@ impl MesophyllServer {
             }
         }));
         let handler = Arc::new(Routes(shared.clone()));
-        let http =
-            HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
+        let tls = shared.config.tls.clone();
+        let http = HttpServer::start_over(listener, tls, "wk", http_limits, handler)
+            .map_err(StartError::Io)?;
         Ok(Self { shared, http })
     }
 
@@ -306,11 +315,19 @@ impl ServerShared {
             .and_then(|id| id.parse::<usize>().ok())
             .ok_or_else(|| Response::text(400, "malformed worker id"))?;
         let token = self.tokens.get(id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
-        let given = head.query("token").unwrap_or_default();
+        let wrong = || Response::text(401, "wrong token");
+        let given = given_token(head).ok_or_else(wrong)?;
         // A connection that was handed out to another worker is none for this token.
         let is_anothers = matches!(head.peer(), Peer::Worker(worker) if worker != id);
         if token.as_bytes().ct_ne(given.as_bytes()).to_bool() || is_anothers {
-            return Err(Response::text(401, "wrong token"));
+            return Err(wrong());
+        }
+        if self.config.requires_certificates && !is_certified(head, id) {
+            let text = format!(
+                "the certificate names neither worker-{id}.mesophyll nor \
+                worker.mesophyll"
+            );
+            return Err(Response::text(403, &text));
         }
         Ok(id)
     }
@@ -455,6 +472,30 @@ impl ServerState {
         if self.replacements.entry(id).or_default().record(Instant::now()) {
             log::warn!(worker = id; "worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
         }
+    }
+}
+
+/// The token of a request: in its query, as over plain connections, or in its header, as over TLS.
+/// One that has two which differ has none.
+fn given_token(head: &RequestHead) -> Option<&str> {
+    let header = head.header("authorization").map(|header| {
+        let token =
+            header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        token.map_or("", |(_, token)| token.trim())
+    });
+    match (header, head.query("token")) {
+        (Some(header), Some(query)) if header != query => None,
+        (header, query) => header.or(query),
+    }
+}
+
+/// Whether what the peer showed says that it is this worker. The broker's connections need nothing.
+fn is_certified(head: &RequestHead, id: usize) -> bool {
+    let names = [format!("worker-{id}.mesophyll"), "worker.mesophyll".to_owned()];
+    match (head.peer(), head.peer_certificate()) {
+        (Peer::Tcp(_), Some(certificate)) => names.iter().any(|name| tls::names(certificate, name)),
+        (Peer::Tcp(_), None) => false,
+        _ => true,
     }
 }
 

@@ -261,11 +261,13 @@ impl ClientRun {
         if self.is_stopped() {
             self.control.end_handshake();
         }
+        let socket = config.master.secure(socket, deadline)?;
         let mut served = None;
-        let query = format!(
-            "/ws?id={}&token={}&workers={}",
-            config.worker_id, config.token, config.workers
-        );
+        let mut query = format!("/ws?id={}&workers={}", config.worker_id, config.workers);
+        let bearer = config.master.is_tls().then_some(config.token.as_str());
+        if bearer.is_none() {
+            query = format!("{query}&token={}", config.token);
+        }
         let serve = |link: &LinkSender| -> link::Service {
             let session =
                 served.insert(Arc::new(MasterSession::new(link.clone(), config.outbox.clone())));
@@ -285,6 +287,7 @@ impl ClientRun {
             socket,
             config.master.host(),
             &query,
+            bearer,
             deadline,
             &config.link_limits,
             serve,

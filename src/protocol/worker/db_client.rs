@@ -33,6 +33,8 @@ pub struct MesophyllDbClient {
     base: String,
     /// `?id=…&token=…`
     ident: String,
+    /// Over TLS the token is here instead of there.
+    authorization: Option<String>,
 }
 
 /// Whether doing it twice is the same as doing it once.
@@ -97,10 +99,14 @@ impl MesophyllDbClient {
             .max_idle_connections_per_host(DB_IDLE_CONNECTIONS)
             .max_idle_age(DB_IDLE_AGE)
             .build();
-        let mut ident = format!("?id={worker_id}&token=");
-        push_encoded(&mut ident, token);
+        let mut ident = format!("?id={worker_id}");
+        let authorization = master.is_tls().then(|| format!("Bearer {token}"));
+        if authorization.is_none() {
+            ident.push_str("&token=");
+            push_encoded(&mut ident, token);
+        }
         let agent = Agent::with_parts(config, DbConnector::new(master), lookup(master));
-        Self { agent, base: format!("http://{}", master.host()), ident }
+        Self { agent, base: format!("http://{}", master.host()), ident, authorization }
     }
 
     /// Ends what is under way with an error, and everything later.
@@ -173,9 +179,13 @@ impl MesophyllDbClient {
     /// The master's answer: what it gave, or the error that it said.
     fn exchange_once(&self, request: &DbExchange) -> Result<Result<Vec<u8>, DbError>, CallFailure> {
         let url = self.url(request);
-        let mut response = match &request.body {
-            None => self.agent.get(&url).call(),
-            Some(body) => self.agent.post(&url).send(&body[..]),
+        let mut response = match (&request.body, &self.authorization) {
+            (None, None) => self.agent.get(&url).call(),
+            (None, Some(token)) => self.agent.get(&url).header("Authorization", token).call(),
+            (Some(body), None) => self.agent.post(&url).send(&body[..]),
+            (Some(body), Some(token)) => {
+                self.agent.post(&url).header("Authorization", token).send(&body[..])
+            }
         }
         .map_err(|error| CallFailure::of(&error))?;
         let status = response.status().as_u16();

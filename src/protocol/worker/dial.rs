@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::broker::{Ask, Broker};
 use crate::net::link::connect_tcp;
+use crate::net::stream::tls::TlsClient;
 use crate::net::stream::{Stream, unix_path};
 
 /// The way to a master.
@@ -21,6 +22,8 @@ pub enum Dial {
     Found(String, Vec<SocketAddr>),
     /// Through connections that the master hands out to its own workers.
     Broker(Arc<Broker>),
+    /// Over TLS, by an address.
+    Tls(Box<Dial>, TlsClient),
 }
 
 impl Dial {
@@ -30,8 +33,28 @@ impl Dial {
             Dial::Address(address) | Dial::Found(address, _) if self.unix_path().is_none() => {
                 address
             }
+            Dial::Tls(address, _) => address.host(),
             _ => "localhost",
         }
+    }
+
+    /// Whether a token may travel only where no log keeps it: others read it in the query alone.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Dial::Tls(..))
+    }
+
+    /// Makes of a connection what the way asks for.
+    ///
+    /// # Blocks
+    /// For a handshake, until `deadline`; `shutdown` of the socket is the wake-up.
+    ///
+    /// # Errors
+    /// The master cannot be trusted, or is gone.
+    pub(super) fn secure(&self, socket: Stream, deadline: Instant) -> io::Result<Stream> {
+        let Dial::Tls(address, client) = self else { return Ok(socket) };
+        let host = address.host();
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        client.connect(Arc::new(socket), host, deadline)
     }
 
     /// The path of the master's Unix socket, if that is the way.
@@ -48,6 +71,7 @@ impl Dial {
         let begun = Instant::now();
         match self {
             Dial::Broker(broker) => Ok((broker.connect(Ask::Link, timeout)?, begun + timeout)),
+            Dial::Tls(address, _) => address.open_link(timeout),
             Dial::Found(_, addresses) => Ok((connect_tcp(addresses, timeout)?, begun + timeout)),
             Dial::Address(address) => match unix_path(address) {
                 Some(path) => Ok((Stream::connect_unix(path, timeout)?, begun + timeout)),
@@ -73,6 +97,7 @@ impl Dial {
                 let addresses = address.to_socket_addrs()?.collect();
                 Ok(Dial::Found(address, addresses))
             }
+            Dial::Tls(address, client) => Ok(Dial::Tls(Box::new(address.found()?), client)),
             other => Ok(other),
         }
     }
@@ -93,6 +118,7 @@ impl fmt::Display for Dial {
         match self {
             Dial::Address(address) | Dial::Found(address, _) => f.write_str(address),
             Dial::Broker(_) => f.write_str("by broker"),
+            Dial::Tls(address, _) => write!(f, "tls:{address}"),
         }
     }
 }

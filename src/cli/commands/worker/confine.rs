@@ -42,6 +42,11 @@ pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>),
         return Ok((Dial::Broker(broker.clone()), Some(broker)));
     }
     let dial = Dial::from(&*config.master);
+    let dial = match &config.tls {
+        None => dial,
+        // Before there is a sandbox, in which no file can be read.
+        Some(tls) => Dial::Tls(Box::new(dial), tls.read().map_err(config_error)?),
+    };
     if config.runtime.sandbox == SandboxMode::Off {
         return Ok((dial, None));
     }
