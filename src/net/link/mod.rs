@@ -32,7 +32,7 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
@@ -236,7 +236,26 @@ struct LinkShared {
     pinged_at_us: AtomicU64,
 }
 
+/// A [`LinkSender`] that keeps nothing of a link that has ended and been joined, such as its
+/// socket: for what may outlive the link by long.
+#[derive(Clone)]
+pub struct WeakLinkSender {
+    shared: Weak<LinkShared>,
+}
+
+impl WeakLinkSender {
+    /// The link, if there is something left of it.
+    pub fn upgrade(&self) -> Option<LinkSender> {
+        self.shared.upgrade().map(|shared| LinkSender { shared })
+    }
+}
+
 impl LinkSender {
+    /// A handle that keeps nothing of the link.
+    pub fn downgrade(&self) -> WeakLinkSender {
+        WeakLinkSender { shared: Arc::downgrade(&self.shared) }
+    }
+
     /// Queues a binary message that is no tenant's; never blocks.
     ///
     /// # Errors

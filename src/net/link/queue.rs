@@ -332,8 +332,14 @@ impl OutQueue {
         if state.end == QueueEnd::Open || end == QueueEnd::Aborted {
             state.end = end;
         }
+        // Handles on the link may be kept for long after it, and this can be megabytes.
+        let never_leaves = match state.end {
+            QueueEnd::Finishing | QueueEnd::Aborted => state.take_all(),
+            QueueEnd::Open | QueueEnd::Closing(_) => Default::default(),
+        };
         drop(state);
         self.changed.notify_one();
+        drop(never_leaves);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -439,6 +445,13 @@ impl QueueState {
             // Never: it is the last one, now at the latest.
             _ => &mut self.spare,
         }
+    }
+
+    /// Takes out all that waits, but the protocol's own replies.
+    fn take_all(&mut self) -> (Batch, VecDeque<Large>) {
+        self.waiting = 0;
+        self.bytes.clear();
+        (std::mem::take(&mut self.batch), std::mem::take(&mut self.large))
     }
 
     /// Everything for the writer, which also flushes; of large answers no more than so many bytes,

@@ -157,12 +157,18 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
         }
     };
     let cause = link.record_cause(ended.clone());
-    if let CloseCause::ClosedByUs(code) = ended {
-        link.shared.queue.close(code);
-        handler.on_closed(&cause);
-        websocket.get_mut().drain();
-    } else {
-        handler.on_closed(&cause);
+    match ended {
+        CloseCause::ClosedByUs(code) => {
+            link.shared.queue.close(code);
+            handler.on_closed(&cause);
+            websocket.get_mut().drain();
+        }
+        CloseCause::Broken(_) => {
+            // Or the writer would try for long to write to a peer that has gone and took nothing.
+            link.abort(cause.clone());
+            handler.on_closed(&cause);
+        }
+        _ => handler.on_closed(&cause),
     }
 }
 

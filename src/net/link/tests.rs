@@ -421,6 +421,24 @@ fn a_link_that_cannot_say_goodbye_is_joined_at_the_deadline() {
 }
 
 #[test]
+fn a_peer_that_goes_without_reading_ends_the_link_at_once() {
+    let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
+    let (link, seen_rx, mut peer) = link_and_peer(&limits);
+    for _ in 0..4 {
+        link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
+    }
+    // It says no more, and keeps its side open.
+    peer.get_mut().shutdown(Shutdown::Write).expect("open");
+    assert!(matches!(next(&seen_rx), Seen::Closed(CloseCause::Broken(_))));
+    assert!(link.wait_until(Instant::now() + WAIT), "the writer waits for room no longer");
+    assert_eq!(link.sender().queued(), (0, 0), "what can leave no more is not kept");
+    let sender = link.sender().downgrade();
+    link.join();
+    assert!(sender.upgrade().is_none(), "nor is anything else");
+    drop(peer);
+}
+
+#[test]
 fn a_bug_in_the_handler_ends_its_link_and_the_end_is_told() {
     let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
     peer.send(Message::binary(b"panic".to_vec())).expect("sent");
