@@ -11,7 +11,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 #[cfg(feature = "postgres")]
 use crate::support::TempDir;
-use crate::support::binary::{Master, get_with, post, token};
+use crate::support::binary::{Master, get, get_with, post, token};
 #[cfg(feature = "postgres")]
 use crate::support::cluster::{place, tenants_of};
 #[cfg(feature = "postgres")]
@@ -243,6 +243,25 @@ fn an_event_with_a_key_runs_once() {
     assert_eq!(caller.answer()["error"]["kind"], "outcome_unknown");
     assert_eq!(caller.ask(&keyed(6, "ECHO", json!(1), "d"))["error"]["kind"], "duplicate");
     assert_eq!(caller.ask(&keyed(7, "COUNT", Value::Null, "c"))["ok"], 3);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_caller_that_takes_nothing_keeps_its_place() {
+    let master = started(&["--workers", "1", "--log", "debug"]);
+    let streams = || {
+        let (_, text) = get(master.api(), "/metrics");
+        text.lines().find_map(|line| line.strip_prefix("mesophyll_streams ").map(str::to_owned))
+    };
+    let mut caller = Caller::open(&master);
+    // More than sockets hold.
+    caller.send(&event(1, "BIG", json!({"bytes": 15_000_000})));
+    caller.socket.get_mut().peek(&mut [0]).expect("it is being sent");
+    caller.socket.close(None).expect("sent");
+    master.running.wait_stderr("the peer closed the link");
+    assert_eq!(streams().as_deref(), Some("1"), "its writer is there still");
+    assert_eq!(caller.answer()["id"], 1);
+    eventually("its place is free", || (streams()? == "0").then_some(()));
     assert_eq!(master.stop().0.code(), 0);
 }
 

@@ -15,7 +15,7 @@ use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{next_request_id, no_worker_in_time};
 use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, RequestId};
-use crate::net::link::{CloseCause, LinkSender, SendError, close_code};
+use crate::net::link::{CloseCause, LinkSender, SendError, WeakLinkSender, close_code};
 use crate::wire::data::TenantId;
 use crate::wire::json;
 
@@ -27,7 +27,8 @@ const ID_MAX: u64 = 1 << 53;
 
 /// One stream, as its threads see it.
 pub(super) struct StreamEvents {
-    pub(super) link: LinkSender,
+    /// Answers to come keep this, and are to keep no link that has ended.
+    pub(super) link: WeakLinkSender,
     pub(super) door: EventDoor,
     pub(super) terms: LineTerms,
     pub(super) state: Lock<StreamState>,
@@ -123,7 +124,7 @@ impl StreamEvents {
         if state.beat_at.is_some_and(|beat_at| look_at < beat_at) {
             state.beat_at = Some(look_at);
             drop(state);
-            self.link.beat_now();
+            self.beat_now();
         }
         None
     }
@@ -233,16 +234,17 @@ impl StreamEvents {
         let (is_over, looks_soon) = (state.is_over(), state.open.holds(event.tenant));
         drop(state);
         if is_over {
-            self.link.close(close_code::GOING_AWAY);
+            self.close();
         } else if looks_soon {
             // There may be room for the next one of this tenant.
-            self.link.beat_now();
+            self.beat_now();
         }
     }
 
     /// Answers an event that has run; one without room among the answers has its caller told.
     fn answer(&self, tenant: TenantId, whose: AnswerOf, text: String) {
-        match self.link.send_text_for(tenant, text) {
+        let Some(link) = self.link.upgrade() else { return };
+        match link.send_text_for(tenant, text) {
             Ok(()) | Err(SendError::Closed) => {}
             Err(SendError::Full) => {
                 let text = "it was taken, but too much waits to be sent to keep its answer";
@@ -257,9 +259,19 @@ impl StreamEvents {
 
     /// Says what must be heard: a caller that leaves no room for it does not read.
     fn say(&self, text: String) {
-        if self.link.send_text(text) == Err(SendError::Full) {
-            self.link.abort(CloseCause::SlowPeer);
+        if let Some(link) = self.link.upgrade()
+            && link.send_text(text) == Err(SendError::Full)
+        {
+            link.abort(CloseCause::SlowPeer);
         }
+    }
+
+    fn beat_now(&self) {
+        self.link.upgrade().iter().for_each(LinkSender::beat_now);
+    }
+
+    fn close(&self) {
+        self.link.upgrade().iter().for_each(|link| link.close(close_code::GOING_AWAY));
     }
 
     /// Tells the caller that the stream ends once all is answered, and takes nothing more.
@@ -273,7 +285,7 @@ impl StreamEvents {
             state.is_over()
         };
         if is_over {
-            self.link.close(close_code::GOING_AWAY);
+            self.close();
         }
     }
 
@@ -295,7 +307,7 @@ impl StreamEvents {
                 self.door.pool.cancel(tenant, request_id);
             }
         }
-        self.link.close(close_code::GOING_AWAY);
+        self.close();
     }
 
     /// The link has ended. What was handed over runs on; what is held never runs.

@@ -95,9 +95,10 @@ fn serve(link: &LinkSender, parts: StreamParts) -> (Service, Arc<StreamEvents>) 
         format!("{{\"hello\":{{\"credits\":{STREAM_CREDITS},\"max_bytes\":{MESSAGE_MAX_BYTES}}}}}");
     // The queue of a new link is empty.
     let _ = link.send_text(hello);
-    let events = Arc::new(StreamEvents { link: link.clone(), door, terms, state: Lock::default() });
-    let handler = StreamHandler { events: events.clone(), _place: place };
-    let pulse = StreamPulse { events: events.clone(), ping_at: Instant::now() };
+    let events =
+        Arc::new(StreamEvents { link: link.downgrade(), door, terms, state: Lock::default() });
+    let handler = StreamHandler { events: events.clone() };
+    let pulse = StreamPulse { events: events.clone(), ping_at: Instant::now(), _place: place };
     ((Box::new(handler), Box::new(pulse)), events)
 }
 
@@ -159,7 +160,6 @@ const STOPS: &str = "the master stops";
 
 struct StreamHandler {
     events: Arc<StreamEvents>,
-    _place: CountedPermit,
 }
 
 impl LinkHandler for StreamHandler {
@@ -174,7 +174,7 @@ impl LinkHandler for StreamHandler {
     }
 
     fn on_closed(&mut self, cause: &CloseCause) {
-        log::debug!("{:?}: {cause}", self.events.link);
+        log::debug!("{:?}: {cause}", self.events.link.upgrade());
         self.events.abandon();
     }
 }
@@ -183,6 +183,8 @@ impl LinkHandler for StreamHandler {
 struct StreamPulse {
     events: Arc<StreamEvents>,
     ping_at: Instant,
+    /// Until the writer has ended, which may try for long to write to a caller that does not read.
+    _place: CountedPermit,
 }
 
 impl Pulse for StreamPulse {
