@@ -17,7 +17,7 @@ use crate::wire::data::TenantId;
 /// What events are handed over with.
 #[derive(Clone)]
 pub(super) struct EventDoor {
-    pub(super) pool: Arc<dyn WorkerLike>,
+    pool: Arc<dyn WorkerLike>,
     forwarder: Arc<EventForwarder>,
     pub(super) keys: Arc<EventKeys>,
     /// Of the caller, whose user it is.
@@ -63,6 +63,13 @@ impl EventDoor {
             rates.give_back(*user_id);
         }
         taken
+    }
+
+    /// Gives up an event that was handed over: to give it up is to answer it, if it has not been.
+    pub(super) fn cancel(&self, tenant: TenantId, id: RequestId) {
+        if !self.forwarder.cancel(tenant, id) {
+            self.pool.cancel(tenant, id);
+        }
     }
 
     fn hand_over(

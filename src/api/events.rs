@@ -221,7 +221,7 @@ impl EventLines {
         let (tenant, id) = (line.tenant, line.id);
         if !self.waits.are_over() {
             // To give it up is to answer it, if no answer has come before.
-            self.door.pool.cancel(tenant, id);
+            self.door.cancel(tenant, id);
             while let Ok((place, result)) = self.answers_rx.try_recv() {
                 self.finish(place, result, text);
             }
@@ -229,7 +229,7 @@ impl EventLines {
         let Some(line) = self.under_way.remove(&place) else { return };
         self.given_up += 1;
         let error = if self.waits.are_over() {
-            self.door.pool.cancel(tenant, id);
+            self.door.cancel(tenant, id);
             DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
         } else {
             DispatchError::Deadline { sent: true }
@@ -263,7 +263,7 @@ impl EventLines {
 impl Drop for EventLines {
     fn drop(&mut self) {
         for line in self.under_way.values() {
-            self.door.pool.cancel(line.tenant, line.id);
+            self.door.cancel(line.tenant, line.id);
         }
         // It was never handed over.
         if let Some(key) = self.held.take().and_then(|(_, line)| line.key) {

@@ -377,6 +377,21 @@ fn events_of_other_masters_tenants_are_forwarded_in_order() {
     for (at, count) in [201, 202, 203].into_iter().enumerate() {
         assert!(text.contains(&json!({"line": at + 1, "ok": count}).to_string()), "{text}");
     }
+    // One that never left, as another one of its tenant takes long, may come again.
+    let mut held = line(4, &there, "HOLD");
+    held["data"] = json!({"mark": "first"});
+    caller.send(&held);
+    two.running.wait_stderr("waiting first");
+    let mut late = line(5, &there, "ECHO");
+    (late["key"], late["deadline_ms"]) = (json!("late"), json!(200));
+    let late = caller.ask(&late);
+    assert_eq!((&late["id"], &late["error"]["sent"]), (&json!(5), &json!(false)), "{late}");
+    one.release(&there);
+    assert_eq!(caller.answer()["ok"], "waited first");
+    let mut late = line(5, &there, "ECHO");
+    late["key"] = json!("late");
+    assert_eq!(caller.ask(&late), json!({"id": 5, "ok": null}));
+    assert_eq!(caller.ask(&late)["error"]["kind"], "duplicate");
     // The other one dies with an event under way: what it did is not known, the next one waits for
     // the master that takes over.
     let mut held = line(4, &there, "WAIT");

@@ -21,7 +21,8 @@ use crate::base::limits::{
 use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::panic_message;
-use crate::dispatch::{DispatchResult, Job, Refused, Request};
+use crate::dispatch::worker_like::no_worker_in_time;
+use crate::dispatch::{DispatchResult, Job, Refused, Request, RequestId};
 use crate::net::http::{Response, ResponseBody};
 use crate::wire::data::{CreateEvent, EncodedValue, EventData, Shares, TenantId};
 use crate::wire::json;
@@ -94,15 +95,13 @@ impl EventForwarder {
     /// # Errors
     /// There is no room for it.
     pub(in crate::api) fn submit(&self, event: EventToForward) -> Result<(), Box<Refused>> {
-        let (tenant, bytes) = (event.request.tenant, event.request.job.bytes());
+        let (tenant, weight) = (event.request.tenant, weight(&event.request));
         let mut state = self.state.lock();
-        let has_room = state.shares.total().pieces < EVENTS_TO_FORWARD_MAX
-            && state.shares.has_room(tenant, bytes, EVENTS_TO_FORWARD_BYTES);
-        if state.is_stopping || !has_room {
+        if state.is_stopping || !state.shares.has_room(tenant, weight, EVENTS_TO_FORWARD_BYTES) {
             let text = "too many events for tenants of other masters wait".to_owned();
             return Err(event.request.refused(DispatchError::Busy(text)));
         }
-        state.shares.add(Some(tenant), bytes);
+        state.shares.add(Some(tenant), weight);
         if let Some(waiting) = state.waiting.get_mut(&tenant) {
             waiting.push_back(event);
             return Ok(());
@@ -132,8 +131,22 @@ impl EventForwarder {
             state.waiting.remove(&tenant);
             return None;
         };
-        state.shares.remove(Some(tenant), event.request.job.bytes());
+        state.shares.remove(Some(tenant), weight(&event.request));
         Some(event)
+    }
+
+    /// Gives up an event that waits, and answers it so; false: it does not wait here.
+    pub(in crate::api) fn cancel(&self, tenant: TenantId, id: RequestId) -> bool {
+        let mut state = self.state.lock();
+        let event = state.waiting.get_mut(&tenant).and_then(|waiting| {
+            let at = waiting.iter().position(|event| event.request.id == id)?;
+            waiting.remove(at)
+        });
+        let Some(EventToForward { request, .. }) = event else { return false };
+        state.shares.remove(Some(tenant), weight(&request));
+        drop(state);
+        request.answer.send(Err(no_worker_in_time()));
+        true
     }
 
     /// Forwards one event, so that other tenants have their turns before the next one.
@@ -197,6 +210,12 @@ impl EventForwarder {
         self.stopped.notify_all();
         self.threads.finish();
     }
+}
+
+/// An event without data weighs something too: so their number is bounded with their bytes, and a
+/// tenant's share of it.
+fn weight(request: &Request) -> usize {
+    request.job.bytes() + EVENTS_TO_FORWARD_BYTES / EVENTS_TO_FORWARD_MAX
 }
 
 fn body_of(event: &CreateEvent) -> Result<Vec<u8>, DispatchError> {

@@ -185,8 +185,7 @@ impl StreamEvents {
             if is_held {
                 self.finish_with(request_id, &no_worker_in_time());
             } else {
-                // To give it up is to answer it, if it waits for a worker.
-                self.door.pool.cancel(tenant, request_id);
+                self.door.cancel(tenant, request_id);
                 self.finish_with(request_id, &DispatchError::Deadline { sent: true });
             }
         }
@@ -304,7 +303,7 @@ impl StreamEvents {
             };
             self.finish_with(request_id, &error);
             if !is_held {
-                self.door.pool.cancel(tenant, request_id);
+                self.door.cancel(tenant, request_id);
             }
         }
         self.close();

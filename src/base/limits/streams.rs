@@ -29,7 +29,7 @@ pub const CALLER_RATE_MAX: usize = 1_000_000;
 /// their tenants; one more waits in its stream, or its request.
 pub const EVENTS_TO_FORWARD_MAX: usize = 4096;
 
-/// Limit: bytes of these events, of which a tenant leaves others as much as it has.
+/// Limit: bytes of these events. A tenant leaves others as much as it has, of both.
 pub const EVENTS_TO_FORWARD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Threads of a master that forward them, each one event at a time.
