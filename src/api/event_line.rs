@@ -92,6 +92,11 @@ fn wanted_answer(fields: &mut Fields<'_>) -> Result<WantedAnswer, ApiError> {
     }
 }
 
+/// What became of an event that may run still when the master stops.
+pub(super) fn stopped() -> DispatchError {
+    DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
+}
+
 /// Whose answer a line is: `"line":7` or `"id":7`; null if that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnswerOf(pub(super) &'static str, pub(super) Option<u64>);

@@ -16,7 +16,7 @@ use super::dispatch::answer_text;
 use super::error::ApiError;
 use super::event_door::{EventDoor, EventTaken};
 use super::event_keys::{EventKey, KeyClaim};
-use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
+use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
 use super::waits::Waits;
 use super::{Api, Call, GATHER_BYTES};
 use crate::base::error::DispatchError;
@@ -209,7 +209,13 @@ impl EventLines {
                     write(text, &AnswerOf("line", Some(place.1)).ok("true"));
                 }
             }
-            Some(line) => self.write_result(text, place.1, result, line.key),
+            Some(line) => match result {
+                // It was given up because the master stops.
+                Err(DispatchError::Deadline { sent: true }) if self.waits.are_over() => {
+                    self.write_result(text, place.1, Err(stopped()), line.key);
+                }
+                result => self.write_result(text, place.1, result, line.key),
+            },
             // One that was given up has been answered.
             None => self.given_up = self.given_up.saturating_sub(1),
         }
@@ -218,21 +224,15 @@ impl EventLines {
     /// The first one's deadline is over, or the API is.
     fn give_up_first(&mut self, text: &mut String) {
         let Some((&place, line)) = self.under_way.first_key_value() else { return };
-        let (tenant, id) = (line.tenant, line.id);
-        if !self.waits.are_over() {
-            // To give it up is to answer it, if no answer has come before.
-            self.door.cancel(tenant, id);
-            while let Ok((place, result)) = self.answers_rx.try_recv() {
-                self.finish(place, result, text);
-            }
+        self.door.cancel(line.tenant, line.id);
+        while let Ok((place, result)) = self.answers_rx.try_recv() {
+            self.finish(place, result, text);
         }
         let Some(line) = self.under_way.remove(&place) else { return };
         self.given_up += 1;
-        let error = if self.waits.are_over() {
-            self.door.cancel(tenant, id);
-            DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
-        } else {
-            DispatchError::Deadline { sent: true }
+        let error = match self.waits.are_over() {
+            true => stopped(),
+            false => DispatchError::Deadline { sent: true },
         };
         self.write_result(text, place.1, Err(error), line.key);
     }

@@ -300,6 +300,55 @@ fn a_stop_says_goodbye_and_answers_what_runs() {
 }
 
 #[test]
+fn a_stop_runs_nothing_more_of_what_is_held() {
+    let master = started(&["--workers", "1", "--stop-timeout", "2s"]);
+    let mut caller = Caller::open(&master);
+    for id in 0..caller.credits as u64 {
+        caller.send(&event(id, "HOLD", json!({"mark": "now"})));
+    }
+    caller.send_text("");
+    assert_eq!(caller.answer()["id"], Value::Null, "the others came before");
+    master.running.signal(Signal::TERM);
+    assert!(caller.answer()["goodbye"]["reason"].is_string());
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..caller.credits {
+        let Value::Object(error) = caller.answer()["error"].take() else { panic!("no error") };
+        *ends.entry(format!("{} {}", error["kind"], error["sent"])).or_default() += 1;
+    }
+    assert!(matches!(caller.next(), Came::Closed(1001)));
+    let held = ends.remove("\"not_sent\" false").expect("some were held");
+    let handed_over = ends.remove("\"outcome_unknown\" true").expect("most were not");
+    assert_eq!((held + handed_over, ends.len()), (caller.credits, 0), "{ends:?}");
+    assert!(handed_over <= 1100, "no more than a tenant may have: {handed_over}");
+    assert_eq!(master.running.wait().code(), 0);
+}
+
+#[test]
+fn a_stop_says_of_what_waits_for_a_worker_that_it_did_not_run() {
+    let master = Master::start(&["--external-workers", "--workers", "1", "--stop-timeout", "1s"]);
+    let mut caller = Caller::open(&master);
+    caller.send(&event(1, "ECHO", Value::Null));
+    caller.send_text("");
+    assert_eq!(caller.answer()["id"], Value::Null);
+    let line = format!(r#"{{"tenant":"{A}","name":"ECHO"}}"#);
+    let lines = std::thread::scope(|scope| {
+        let api = master.api();
+        let asking = scope.spawn(move || post(api, "/i/dispatch-events", &token(7), &line).1);
+        eventually("it waits", || {
+            let (_, text) = get(api, "/metrics");
+            text.contains("mesophyll_dispatches_waiting{worker=\"0\"} 2").then_some(())
+        });
+        master.running.signal(Signal::TERM);
+        asking.join().expect("answered")
+    });
+    assert!(lines.contains(r#""sent":false"#), "{lines}");
+    assert!(caller.answer()["goodbye"]["reason"].is_string());
+    assert_eq!(caller.answer()["error"]["sent"], false);
+    assert!(matches!(caller.next(), Came::Closed(1001)));
+    assert_eq!(master.running.wait().code(), 0);
+}
+
+#[test]
 fn an_idle_stream_ends_at_once_when_the_master_stops() {
     let master = started(&["--workers", "1"]);
     let mut caller = Caller::open(&master);

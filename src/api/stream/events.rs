@@ -10,7 +10,7 @@ use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken};
 use crate::api::event_keys::KeyClaim;
-use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer};
+use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
 use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{next_request_id, no_worker_in_time};
@@ -40,6 +40,8 @@ pub(super) struct StreamState {
     /// Answers that have been taken out and not been queued yet: before that the link stays open.
     sending: usize,
     is_closing: bool,
+    /// Nothing is waited for any more.
+    is_ended: bool,
     /// When the clock looks next.
     beat_at: Option<Instant>,
 }
@@ -142,7 +144,7 @@ impl StreamEvents {
         match self.door.offer((tenant, request_id), job, deadline, want, answer) {
             Ok(EventTaken::Awaited) => None,
             Ok(EventTaken::InQueue) => {
-                self.finish(request_id, taken);
+                self.finish(request_id, true, taken);
                 None
             }
             Err(refused) => {
@@ -204,18 +206,14 @@ impl StreamEvents {
     }
 
     fn finish_with(&self, request_id: RequestId, error: &DispatchError) {
-        if !error.sent()
-            && let Some(key) = self.state.lock().open.key(request_id)
-        {
-            self.door.keys.release(&key);
-        }
-        self.finish(request_id, |whose, _| Some(whose.dispatch_error(error)));
+        self.finish(request_id, error.sent(), |whose, _| Some(whose.dispatch_error(error)));
     }
 
     /// Ends an event and answers it, unless it has ended before.
     fn finish(
         &self,
         request_id: RequestId,
+        is_sent: bool,
         text: impl FnOnce(AnswerOf, WantedAnswer) -> Option<String>,
     ) {
         let event = {
@@ -224,6 +222,19 @@ impl StreamEvents {
             state.sending += 1;
             event
         };
+        self.answer_ended(&event, is_sent, text);
+    }
+
+    /// Answers an event that has ended and counts as one that is being sent.
+    fn answer_ended(
+        &self,
+        event: &OpenEvent,
+        is_sent: bool,
+        text: impl FnOnce(AnswerOf, WantedAnswer) -> Option<String>,
+    ) {
+        if let (Some(key), false) = (&event.key, is_sent) {
+            self.door.keys.release(key);
+        }
         let whose = AnswerOf("id", Some(event.id));
         if let Some(text) = text(whose, event.want) {
             self.answer(event.tenant, whose, text);
@@ -290,32 +301,42 @@ impl StreamEvents {
 
     /// Answers all that is unanswered, as nothing more can come.
     pub(super) fn end(&self) {
+        let held = {
+            let mut state = self.state.lock();
+            (state.is_closing, state.is_ended) = (true, true);
+            // All at once: the end of any other makes room, and none of them is to run now.
+            let held = state.open.end_held();
+            state.sending += held.len();
+            held
+        };
+        let error = DispatchError::NotSent("the master stops".to_owned());
+        for event in held {
+            self.answer_ended(&event, false, |whose, _| Some(whose.dispatch_error(&error)));
+        }
         loop {
             let first = {
                 let open = &self.state.lock().open;
-                open.first_deadline().and_then(|(_, id)| Some((id, open.place(id)?)))
+                open.first_deadline().and_then(|(_, id)| Some((id, open.place(id)?.0)))
             };
-            let Some((request_id, (tenant, is_held))) = first else { break };
-            let error = if is_held {
-                DispatchError::NotSent("the master stops".to_owned())
-            } else {
-                DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())
-            };
-            self.finish_with(request_id, &error);
-            if !is_held {
-                self.door.cancel(tenant, request_id);
-            }
+            let Some((request_id, tenant)) = first else { break };
+            self.door.cancel(tenant, request_id);
+            self.finish_with(request_id, &stopped());
         }
-        self.close();
+        // An answer that is being sent closes it after itself.
+        if self.state.lock().is_over() {
+            self.close();
+        }
     }
 
     /// The link has ended. What was handed over runs on; what is held never runs.
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         state.is_closing = true;
-        let keys = state.open.drop_held();
+        let held = state.open.end_held();
         drop(state);
-        keys.iter().for_each(|key| self.door.keys.release(key));
+        held.iter().filter_map(|event| event.key.as_ref()).for_each(|key| {
+            self.door.keys.release(key);
+        });
     }
 }
 
@@ -329,8 +350,12 @@ impl StreamState {
 impl AnswerTaker for StreamEvents {
     fn take(&self, _: TenantId, id: RequestId, result: DispatchResult, _is_subscribed: bool) {
         match result {
+            // It was given up because the master stops.
+            Err(DispatchError::Deadline { sent: true }) if self.state.lock().is_ended => {
+                self.finish_with(id, &stopped());
+            }
             Err(error) => self.finish_with(id, &error),
-            Ok(value) => self.finish(id, |whose, want| {
+            Ok(value) => self.finish(id, true, |whose, want| {
                 if want != WantedAnswer::Result {
                     return taken(whose, want);
                 }

@@ -98,16 +98,11 @@ impl OpenEvents {
         Some(event)
     }
 
-    /// The key of an event.
-    pub(super) fn key(&self, request_id: RequestId) -> Option<EventKey> {
-        self.events.get(&request_id.0)?.key.clone()
-    }
-
-    /// Ends all that is held, but what is being offered; returns their keys.
-    pub(super) fn drop_held(&mut self) -> Vec<EventKey> {
+    /// Ends all that is held, but what is being offered, and returns it.
+    pub(super) fn end_held(&mut self) -> Vec<OpenEvent> {
         let held = self.held.values().flatten().filter(|(_, job)| job.is_some());
         let ids: Vec<RequestId> = held.map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| self.end(id)?.key).collect()
+        ids.into_iter().filter_map(|id| self.end(id)).collect()
     }
 
     /// Whether an event of the tenant is held, behind which others have to wait.
