@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster::{EventForwarder, EventToForward};
-use super::event_keys::EventKeys;
+use super::event_keys::{EventKey, EventKeys};
 use super::event_line::WantedAnswer;
 use super::{Api, InternalEndpoint, OVER_RATE};
 use crate::base::error::DispatchError;
@@ -22,6 +22,16 @@ pub(super) struct EventDoor {
     pub(super) keys: Arc<EventKeys>,
     /// Of the caller, whose user it is.
     rate: Option<(Arc<Rates<u64>>, u64)>,
+}
+
+/// How an event is handed over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventTerms<'e> {
+    pub(super) tenant: TenantId,
+    pub(super) id: RequestId,
+    pub(super) deadline: Instant,
+    pub(super) want: WantedAnswer,
+    pub(super) key: Option<&'e EventKey>,
 }
 
 /// What became of an event that was taken.
@@ -46,19 +56,17 @@ impl EventDoor {
     /// Why it was not taken, and the job.
     pub(super) fn offer(
         &self,
-        (tenant, id): (TenantId, RequestId),
+        event: EventTerms<'_>,
         job: Job,
-        deadline: Instant,
-        want: WantedAnswer,
         answer: impl Fn() -> Answer,
     ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
         let Some((rates, user_id)) = &self.rate else {
-            return self.hand_over((tenant, id), job, deadline, want, answer);
+            return self.hand_over(event, job, answer);
         };
         if !rates.admits(*user_id, Instant::now()) {
             return Err(Box::new((job, DispatchError::Busy(OVER_RATE.to_owned()))));
         }
-        let taken = self.hand_over((tenant, id), job, deadline, want, answer);
+        let taken = self.hand_over(event, job, answer);
         if taken.is_err() {
             rates.give_back(*user_id);
         }
@@ -74,10 +82,8 @@ impl EventDoor {
 
     fn hand_over(
         &self,
-        (tenant, id): (TenantId, RequestId),
+        EventTerms { tenant, id, deadline, want, key }: EventTerms<'_>,
         job: Job,
-        deadline: Instant,
-        want: WantedAnswer,
         answer: impl Fn() -> Answer,
     ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
         let is_awaited = want == WantedAnswer::Result;
@@ -88,8 +94,10 @@ impl EventDoor {
         } else {
             let local = if is_awaited { answer() } else { Answer::unawaited() };
             match self.pool.try_submit(of(job, local)) {
-                Ok(()) if is_awaited => return Ok(EventTaken::Awaited),
-                Ok(()) => return Ok(EventTaken::InQueue),
+                Ok(()) => {
+                    key.into_iter().for_each(|key| self.keys.taken(key));
+                    return Ok(if is_awaited { EventTaken::Awaited } else { EventTaken::InQueue });
+                }
                 Err(refused) => {
                     let (job, error) = take_back(*refused);
                     if !matches!(error, DispatchError::NotOwner) {
@@ -99,7 +107,7 @@ impl EventDoor {
                 }
             }
         };
-        let event = EventToForward { request: of(job, answer()), is_awaited };
+        let event = EventToForward { request: of(job, answer()), is_awaited, key: key.cloned() };
         match self.forwarder.submit(event) {
             Ok(()) => Ok(EventTaken::Awaited),
             Err(refused) => Err(Box::new(take_back(*refused))),

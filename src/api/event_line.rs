@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::InternalEndpoint;
 use super::dispatch::{author_of, event_of};
 use super::error::ApiError;
-use super::event_keys::EventKey;
+use super::event_keys::{EventKey, KeyClaim};
 use super::request::{Fields, deadline_in};
 use crate::base::error::DispatchError;
 use crate::base::limits::EVENT_KEY_MAX_BYTES;
@@ -120,14 +120,17 @@ impl AnswerOf {
         self.error(error.kind(), false, error.message())
     }
 
-    /// Of an event whose key was given before.
-    pub(super) fn duplicate(self) -> String {
-        self.error("duplicate", true, "an event with this key was taken before, and may have run")
-    }
-
-    /// Of an event whose key cannot be remembered.
-    pub(super) fn no_room_for_key(self) -> String {
-        self.error("busy", false, "too many callers use keys at once")
+    /// Of an event whose key does not let it be handed over.
+    pub(super) fn of_claim(self, claim: KeyClaim) -> Option<String> {
+        let (kind, sent, text) = match claim {
+            KeyClaim::First => return None,
+            KeyClaim::Again => {
+                ("duplicate", true, "an event with this key was taken before, and may have run")
+            }
+            KeyClaim::Waits => ("busy", false, "an event with this key waits to be taken"),
+            KeyClaim::NoRoom => ("busy", false, "too many callers use keys at once"),
+        };
+        Some(self.error(kind, sent, text))
     }
 }
 

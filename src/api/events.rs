@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::admission::Permit;
 use super::dispatch::answer_text;
 use super::error::ApiError;
-use super::event_door::{EventDoor, EventTaken};
-use super::event_keys::{EventKey, KeyClaim};
+use super::event_door::{EventDoor, EventTaken, EventTerms};
+use super::event_keys::{EventKey, EventKeys, KeyClaim};
 use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
 use super::waits::Waits;
 use super::{Api, Call, GATHER_BYTES};
@@ -89,7 +89,7 @@ struct LineUnderWay {
     tenant: TenantId,
     id: RequestId,
     want: WantedAnswer,
-    key: Option<EventKey>,
+    has_key: bool,
 }
 
 impl Iterator for EventLines {
@@ -130,10 +130,9 @@ impl EventLines {
             match parsed {
                 _ if is_empty => {}
                 Err(error) => write(text, &whose.refusal(&error)),
-                Ok(line) => match self.claim(&line) {
-                    KeyClaim::First => return Some((self.number, line)),
-                    KeyClaim::Again => write(text, &whose.duplicate()),
-                    KeyClaim::NoRoom => write(text, &whose.no_room_for_key()),
+                Ok(line) => match whose.of_claim(self.claim(&line)) {
+                    None => return Some((self.number, line)),
+                    Some(refusal) => write(text, &refusal),
                 },
             }
         }
@@ -151,26 +150,33 @@ impl EventLines {
         let place = (until, number);
         if self.waits.are_over() {
             let error = DispatchError::NotSent("the master stops".to_owned());
-            return self.write_result(text, number, Err(error), key);
+            release_unsent(&self.door.keys, key.as_ref(), Some(&error));
+            return self.write_result(text, number, Err(error));
         }
-        let id = next_request_id();
-        self.under_way.insert(place, LineUnderWay { tenant, id, want, key });
-        let answers_tx = self.answers_tx.clone();
+        let (id, has_key) = (next_request_id(), key.is_some());
+        self.under_way.insert(place, LineUnderWay { tenant, id, want, has_key });
+        let (answers_tx, keys) = (self.answers_tx.clone(), self.door.keys.clone());
         let answer = || {
-            let answers_tx = answers_tx.clone();
-            // There is room for all that are not answered, and each is answered once.
-            Answer::callback(move |result| drop(answers_tx.try_send((place, result))))
+            let (answers_tx, keys, key) = (answers_tx.clone(), keys.clone(), key.clone());
+            // There is room for all that are not answered, and each is answered once. A caller that
+            // has gone repeats what has a key.
+            Answer::callback(move |result| {
+                release_unsent(&keys, key.as_ref(), result.as_ref().err());
+                let _ = answers_tx.try_send((place, result));
+            })
         };
-        match self.door.offer((tenant, id), job, until, want, answer) {
+        let event = EventTerms { tenant, id, deadline: until, want, key: key.as_ref() };
+        match self.door.offer(event, job, answer) {
             Ok(EventTaken::Awaited) => {}
             Ok(EventTaken::InQueue) => self.finish(place, Ok(EncodedValue::null()), text),
             Err(refused) => {
                 let (job, error) = *refused;
-                let key = self.under_way.remove(&place).and_then(|line| line.key);
+                self.under_way.remove(&place);
                 if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
                     self.held = Some((number, EventLine { tenant, job, until, want, key }));
                 } else {
-                    self.write_result(text, number, Err(error), key);
+                    release_unsent(&self.door.keys, key.as_ref(), Some(&error));
+                    self.write_result(text, number, Err(error));
                 }
             }
         }
@@ -209,12 +215,12 @@ impl EventLines {
                     write(text, &AnswerOf("line", Some(place.1)).ok("true"));
                 }
             }
-            Some(line) => match result {
+            Some(_) => match result {
                 // It was given up because the master stops.
                 Err(DispatchError::Deadline { sent: true }) if self.waits.are_over() => {
-                    self.write_result(text, place.1, Err(stopped()), line.key);
+                    self.write_result(text, place.1, Err(stopped()));
                 }
-                result => self.write_result(text, place.1, result, line.key),
+                result => self.write_result(text, place.1, result),
             },
             // One that was given up has been answered.
             None => self.given_up = self.given_up.saturating_sub(1),
@@ -228,29 +234,20 @@ impl EventLines {
         while let Ok((place, result)) = self.answers_rx.try_recv() {
             self.finish(place, result, text);
         }
-        let Some(line) = self.under_way.remove(&place) else { return };
+        if self.under_way.remove(&place).is_none() {
+            return;
+        }
         self.given_up += 1;
         let error = match self.waits.are_over() {
             true => stopped(),
             false => DispatchError::Deadline { sent: true },
         };
-        self.write_result(text, place.1, Err(error), line.key);
+        self.write_result(text, place.1, Err(error));
     }
 
-    /// Writes how a line ended. The key of one that was not sent may come again.
-    fn write_result(
-        &mut self,
-        text: &mut String,
-        number: u64,
-        result: DispatchResult,
-        key: Option<EventKey>,
-    ) {
+    /// Writes how a line ended.
+    fn write_result(&mut self, text: &mut String, number: u64, result: DispatchResult) {
         let whose = AnswerOf("line", Some(number));
-        if let (Some(key), Err(error)) = (key, &result)
-            && !error.sent()
-        {
-            self.door.keys.release(&key);
-        }
         let answer = match result.map(|value| answer_text(&value, &mut self.permit)) {
             Ok(Ok(value)) => whose.ok(&value),
             Ok(Err(error)) => whose.error("busy", true, error.message()),
@@ -262,13 +259,23 @@ impl EventLines {
 
 impl Drop for EventLines {
     fn drop(&mut self) {
-        for line in self.under_way.values() {
+        // One with a key runs on: its caller may repeat it, and learns that it is a double.
+        for line in self.under_way.values().filter(|line| !line.has_key) {
             self.door.cancel(line.tenant, line.id);
         }
         // It was never handed over.
         if let Some(key) = self.held.take().and_then(|(_, line)| line.key) {
             self.door.keys.release(&key);
         }
+    }
+}
+
+/// Forgets the key of an event that was not sent: it may come again.
+fn release_unsent(keys: &EventKeys, key: Option<&EventKey>, error: Option<&DispatchError>) {
+    if let (Some(key), Some(error)) = (key, error)
+        && !error.sent()
+    {
+        keys.release(key);
     }
 }
 

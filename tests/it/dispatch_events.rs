@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::TcpStream;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::binary::{Master, post, token};
+use crate::support::binary::{Master, get, post, token};
 use crate::support::process::{eventually, signal, workers_of};
 
 const LINES: usize = 2000;
@@ -90,5 +92,37 @@ fn lines_have_their_answers_though_a_worker_dies() {
         })
         .sum();
     assert!(ran <= counted && counted <= ran + unknown, "{ran} {counted} {unknown}");
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_line_with_a_key_outlives_its_connection() {
+    let master = Master::start(&["--workers", "1"]);
+    master.wait_ready();
+    let ended = |outcome: &str| {
+        let (_, text) = get(master.api(), "/metrics");
+        let outcome = format!(r#"kind="event",outcome="{outcome}""#);
+        let line = text.lines().find(|line| line.contains(&outcome)).unwrap_or_default();
+        line.rsplit_once(' ').map_or(0, |(_, count)| count.parse().expect("a count"))
+    };
+    let keyed = r#"{"tenant":"guild:4194304","name":"HOLD","data":{"mark":"keyed"},"key":"a"}"#;
+    let plain = r#"{"tenant":"guild:8388608","name":"HOLD","data":{"mark":"plain"}}"#;
+    let body = format!("{keyed}\n{plain}\n");
+    let mut socket = TcpStream::connect(master.api()).expect("it listens");
+    let head = format!(
+        "POST /i/dispatch-events HTTP/1.1\r\nHost: x\r\nAuthorization: Internal {}\r\n\
+         Content-Length: {}\r\n\r\n",
+        token(7),
+        body.len()
+    );
+    socket.write_all((head + &body).as_bytes()).expect("sent");
+    // In either order.
+    (0..2).for_each(|_| drop(master.running.wait_stderr("] waiting ")));
+    drop(socket);
+    eventually("the other one is given up", || (ended("deadline") == 1).then_some(()));
+    assert_eq!(dispatch(&master, keyed)[0]["error"]["kind"], "duplicate");
+    master.release("guild/4194304");
+    eventually("it ends", || (ended("ok") == 1).then_some(()));
+    assert_eq!(ended("deadline"), 1);
     assert_eq!(master.stop().0.code(), 0);
 }

@@ -247,6 +247,41 @@ fn an_event_with_a_key_runs_once() {
 }
 
 #[test]
+fn a_key_whose_event_waits_is_free_if_that_never_runs() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    let keyed = |id: u64, deadline_ms: u64| {
+        let mut line = event(id, "ECHO", json!(id));
+        line["key"] = json!("a");
+        line["deadline_ms"] = json!(deadline_ms);
+        line
+    };
+    // More than the tenant has room for, and then the one with the key.
+    for id in 1..caller.credits as u64 {
+        caller.send(&event(id, "HOLD", json!({"mark": "held"})));
+    }
+    caller.send(&keyed(9999, 60_000));
+    caller.send_text("");
+    assert_eq!(caller.answer()["id"], Value::Null, "the others came before");
+    let mut other = Caller::open(&master);
+    let twice = other.ask(&keyed(1, 100));
+    assert_eq!(
+        (&twice["error"]["kind"], &twice["error"]["sent"]),
+        (&json!("busy"), &json!(false)),
+        "it may yet run or be dropped: {twice}"
+    );
+    drop(caller);
+    eventually("the key is free", || {
+        let answer = other.ask(&keyed(1, 100));
+        (answer["error"]["kind"] == "no_worker").then_some(())
+    });
+    master.release("guild/4194304");
+    assert_eq!(eventually("there is room", || other.ask(&keyed(2, 60_000))["ok"].as_u64()), 2);
+    assert_eq!(other.ask(&keyed(3, 60_000))["error"]["kind"], "duplicate");
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
 fn a_caller_that_takes_nothing_keeps_its_place() {
     let master = started(&["--workers", "1", "--log", "debug"]);
     let streams = || {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::error::ApiError;
+use crate::api::event_keys::EventKey;
 use crate::api::{Api, InternalEndpoint};
 use crate::base::error::DispatchError;
 use crate::base::limits::{
@@ -52,6 +53,8 @@ pub(in crate::api) struct EventToForward {
     pub(in crate::api) request: Request,
     /// Its answer is what the tenant answers; else null, once it is in the tenant's queue.
     pub(in crate::api) is_awaited: bool,
+    /// Its key, which is taken when it leaves.
+    pub(in crate::api) key: Option<EventKey>,
 }
 
 /// An event as a request for its tenant has it.
@@ -152,6 +155,9 @@ impl EventForwarder {
     /// Forwards one event, so that other tenants have their turns before the next one.
     fn forward_next(&self, tenant: TenantId) {
         let Some(event) = self.next(tenant) else { return };
+        if let (Some(key), Some(api)) = (&event.key, self.api.get().and_then(Weak::upgrade)) {
+            api.event_keys.taken(key);
+        }
         let result = catch_unwind(AssertUnwindSafe(|| self.forward(&event)));
         let result = result.unwrap_or_else(|payload| {
             let panic = panic_message(payload.as_ref());
@@ -182,7 +188,7 @@ impl EventForwarder {
 
     fn forward_once(
         &self,
-        EventToForward { request, is_awaited }: &EventToForward,
+        EventToForward { request, is_awaited, .. }: &EventToForward,
     ) -> DispatchResult {
         let api = self.api.get().and_then(Weak::upgrade);
         let (Some(api), Job::Dispatch(event)) = (api, &request.job) else {

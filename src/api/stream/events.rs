@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
-use crate::api::event_door::{EventDoor, EventTaken};
-use crate::api::event_keys::KeyClaim;
+use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
 use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
 use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
@@ -42,6 +41,8 @@ pub(super) struct StreamState {
     is_closing: bool,
     /// Nothing is waited for any more.
     is_ended: bool,
+    /// The link has ended.
+    is_abandoned: bool,
     /// When the clock looks next.
     beat_at: Option<Instant>,
 }
@@ -73,12 +74,9 @@ impl StreamEvents {
     fn take_event(self: &Arc<Self>, id: u64, line: EventLine) {
         let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
         let EventLine { tenant, job, until, want, key } = line;
-        if let Some(key) = &key {
-            match self.door.keys.claim(key, Instant::now()) {
-                KeyClaim::First => {}
-                KeyClaim::Again => return self.say(whose.duplicate()),
-                KeyClaim::NoRoom => return self.say(whose.no_room_for_key()),
-            }
+        let claim = key.as_ref().map(|key| self.door.keys.claim(key, Instant::now()));
+        if let Some(refusal) = claim.and_then(|claim| whose.of_claim(claim)) {
+            return self.say(refusal);
         }
         let event = OpenEvent { id, tenant, until, want, key: key.clone() };
         if let Some((kind, text)) = self.enter(request_id, event, job) {
@@ -95,6 +93,7 @@ impl StreamEvents {
         job: Job,
     ) -> Option<(&'static str, &'static str)> {
         let OpenEvent { tenant, until, want, .. } = event;
+        let key = event.key.clone();
         let must_wait = {
             let mut state = self.state.lock();
             if state.is_closing {
@@ -111,8 +110,11 @@ impl StreamEvents {
             }
             state.open.holds(tenant)
         };
-        let job =
-            if must_wait { Some(job) } else { self.offer(request_id, tenant, job, until, want) };
+        let job = if must_wait {
+            Some(job)
+        } else {
+            self.offer(tenant, HeldEvent { request_id, job, until, want, key })
+        };
         let mut state = self.state.lock();
         let mut look_at = until;
         if let Some(job) = job {
@@ -132,16 +134,12 @@ impl StreamEvents {
     }
 
     /// Hands an event over; gives its job back if there is no room.
-    fn offer(
-        self: &Arc<Self>,
-        request_id: RequestId,
-        tenant: TenantId,
-        job: Job,
-        deadline: Instant,
-        want: WantedAnswer,
-    ) -> Option<Job> {
+    fn offer(self: &Arc<Self>, tenant: TenantId, event: HeldEvent) -> Option<Job> {
+        let HeldEvent { request_id, job, until, want, key } = event;
         let answer = || Answer::taken(tenant, request_id, self.clone());
-        match self.door.offer((tenant, request_id), job, deadline, want, answer) {
+        let key = key.as_ref();
+        let event = EventTerms { tenant, id: request_id, deadline: until, want, key };
+        match self.door.offer(event, job, answer) {
             Ok(EventTaken::Awaited) => None,
             Ok(EventTaken::InQueue) => {
                 self.finish(request_id, true, taken);
@@ -149,7 +147,7 @@ impl StreamEvents {
             }
             Err(refused) => {
                 let (job, error) = *refused;
-                if matches!(error, DispatchError::Busy(_)) && Instant::now() < deadline {
+                if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
                     return Some(job);
                 }
                 self.finish_with(request_id, &error);
@@ -164,14 +162,19 @@ impl StreamEvents {
         for tenant in tenants {
             loop {
                 let first = self.state.lock().open.first_held(tenant);
-                let Some(HeldEvent { request_id, job, until, want }) = first else { break };
-                let back = self.offer(request_id, tenant, job, until, want);
-                let open = &mut self.state.lock().open;
+                let Some(event) = first else { break };
+                let request_id = event.request_id;
+                let back = self.offer(tenant, event);
+                let mut state = self.state.lock();
                 match back {
-                    Some(job) => break open.put_back(request_id, tenant, job),
-                    None => open.let_go(request_id, tenant),
+                    Some(job) => break state.open.put_back(request_id, tenant, job),
+                    None => state.open.let_go(request_id, tenant),
                 }
             }
+        }
+        if self.state.lock().is_abandoned {
+            // It was, while one was offered.
+            self.abandon();
         }
     }
 
@@ -331,7 +334,7 @@ impl StreamEvents {
     /// The link has ended. What was handed over runs on; what is held never runs.
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
-        state.is_closing = true;
+        (state.is_closing, state.is_abandoned) = (true, true);
         let held = state.open.end_held();
         drop(state);
         held.iter().filter_map(|event| event.key.as_ref()).for_each(|key| {

@@ -31,6 +31,7 @@ pub(super) struct HeldEvent {
     pub(super) job: Job,
     pub(super) until: Instant,
     pub(super) want: WantedAnswer,
+    pub(super) key: Option<EventKey>,
 }
 
 /// Why an event is not taken in.
@@ -138,7 +139,8 @@ impl OpenEvents {
         let (request_id, job) = self.held.get_mut(&tenant)?.front_mut()?;
         let (event, job) = (self.events.get(&request_id.0)?, job.take()?);
         self.held_bytes -= job.bytes();
-        Some(HeldEvent { request_id: *request_id, job, until: event.until, want: event.want })
+        let (until, want, key) = (event.until, event.want, event.key.clone());
+        Some(HeldEvent { request_id: *request_id, job, until, want, key })
     }
 
     /// The event was taken, and is no longer held; it is still to be answered.
