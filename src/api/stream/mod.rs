@@ -7,6 +7,7 @@
 mod events;
 mod open_events;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -83,9 +84,18 @@ pub(super) fn stream(
                     streams.keep(link, events);
                 }
             }
+            Err(error) if is_of_caller(&error) => {
+                log::debug!("a stream's caller has gone: {error}")
+            }
             Err(error) => log::warn!("a stream could not be started: {error}"),
         }
     }))
+}
+
+/// Whether a caller that went away is why a stream could not be started.
+fn is_of_caller(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 /// Makes what serves a new link, and says hello.
