@@ -11,6 +11,9 @@ use crate::base::limits::{SCRIPT_ERROR_FRAMES, SCRIPT_ERROR_MAX_BYTES};
 /// The name of our own chunks in tracebacks and positions.
 pub(super) const HOST_CHUNK: &str = "[host]";
 
+/// How the names of mlua's own chunks begin, which look up the members of its objects.
+const MLUA_CHUNK: &str = "__mlua_";
+
 /// Luau's own text for a failed allocation.
 pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
 
@@ -25,10 +28,11 @@ pub(super) fn describe(error: &mlua::Error, value: Option<Result<String, String>
         Some(Err(why)) => format!("{}; {why}", clean(&parts.message)),
         None => clean(&parts.message),
     };
-    if (is_value || is_ours(&parts.message))
+    if (is_value || parts.is_unplaced || is_ours(&parts.message))
         && let Some(place) = frames.first().and_then(|frame| place(frame))
     {
-        // A builtin that the prelude called complains: the line that matters is the script's.
+        // A builtin that the prelude called, or one of ours, complains: the line that matters is
+        // the script's.
         message = format!("{place}: {message}");
     }
     let mut text = cut(&message, SCRIPT_ERROR_MAX_BYTES).to_owned();
@@ -61,15 +65,19 @@ fn place(frame: &str) -> Option<&str> {
 /// Whether an error is this value, raised as it is. A table that tells its text by itself is not
 /// asked again: it is the script's.
 pub(super) fn is_of(error: &mlua::Error, value: &mlua::Value) -> bool {
+    let message = Parts::of(error).message;
+    // mlua has a text of its own for null.
+    !tells_its_text(value)
+        && (value.is_null() && message.contains("userdata")
+            || value.to_string().is_ok_and(|text| text == message))
+}
+
+/// Whether a value is a table with a `__tostring`.
+pub(super) fn tells_its_text(value: &mlua::Value) -> bool {
     let tells = |metatable: mlua::Table| {
         !metatable.raw_get("__tostring").is_ok_and(|tells: mlua::Value| tells.is_nil())
     };
-    let is_told = value.as_table().and_then(mlua::Table::metatable).is_some_and(tells);
-    let message = Parts::of(error).message;
-    // mlua has a text of its own for null.
-    !is_told
-        && (value.is_null() && message.contains("userdata")
-            || value.to_string().is_ok_and(|text| text == message))
+    value.as_table().and_then(mlua::Table::metatable).is_some_and(tells)
 }
 
 /// Whether memory was what an error was about.
@@ -87,19 +95,24 @@ struct Parts {
     traceback: String,
     /// The message says by itself where it comes from.
     positioned: bool,
+    /// A function of ours that a script called raised it: the message has no position.
+    is_unplaced: bool,
 }
 
 impl Parts {
     fn of(error: &mlua::Error) -> Self {
         match error {
             mlua::Error::CallbackError { traceback, cause } => {
-                Self { traceback: traceback.clone(), ..Self::of(cause) }
+                let parts = Self::of(cause);
+                let is_unplaced = !parts.positioned && parts.message != OUT_OF_MEMORY;
+                Self { traceback: traceback.clone(), is_unplaced, ..parts }
             }
             mlua::Error::RuntimeError(text) => match text.rsplit_once("\nstack traceback:") {
                 Some((message, traceback)) => Self {
                     message: shown(message),
                     traceback: traceback.to_owned(),
                     positioned: true,
+                    is_unplaced: is_of_mlua(traceback),
                 },
                 None => Self { message: shown(text), ..Self::default() },
             },
@@ -107,6 +120,10 @@ impl Parts {
                 Self { message: OUT_OF_MEMORY.to_owned(), ..Self::default() }
             }
             mlua::Error::BadArgument { cause, .. } => Self::of(cause),
+            mlua::Error::FromLuaConversionError { from, to, .. } => {
+                let to = if to == "f64" { "number" } else { to };
+                Self { message: format!("a {to} was expected, not {from}"), ..Self::default() }
+            }
             other => Self { message: other.to_string(), ..Self::default() },
         }
     }
@@ -134,8 +151,17 @@ fn shown(message: &str) -> String {
     cut(message, 2 * SCRIPT_ERROR_MAX_BYTES).to_owned()
 }
 
+/// Whether a chunk of mlua's own raised what has this traceback.
+fn is_of_mlua(traceback: &str) -> bool {
+    let mut frames = traceback.lines().map(str::trim);
+    let raised_in = frames.find(|frame| !frame.is_empty() && !frame.starts_with("[C]"));
+    raised_in.is_some_and(|frame| frame.starts_with(MLUA_CHUNK))
+}
+
 fn is_ours(frame: &str) -> bool {
-    frame.starts_with("[C]") || frame.starts_with(&format!("{HOST_CHUNK}:"))
+    frame.starts_with("[C]")
+        || frame.starts_with(MLUA_CHUNK)
+        || frame.starts_with(&format!("{HOST_CHUNK}:"))
 }
 
 /// Takes positions of ours from the front of a message, and the address from a value that was
@@ -217,6 +243,18 @@ mod tests {
             cause: Arc::new(runtime("the result does not fit into 64 bits")),
         };
         assert_eq!(caught(&error), "main.luau:7: the result does not fit into 64 bits");
+        assert_eq!(
+            describe(&error, None),
+            "main.luau:7: the result does not fit into 64 bits\n  in main.luau:7 function 'add'"
+        );
+    }
+
+    #[test]
+    fn an_unknown_member_is_told_at_the_script_s_line() {
+        let error = runtime(
+            "no field 'x'\nstack traceback:\n\t[C]: in ?\n\t__mlua_index:33\n\tmain.luau:7: in ?",
+        );
+        assert_eq!(describe(&error, None), "main.luau:7: no field 'x'\n  in main.luau:7");
     }
 
     #[test]

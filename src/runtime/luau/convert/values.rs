@@ -255,7 +255,7 @@ impl FromLua for Time {
     fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
         match value.as_userdata().map(|data| data.borrow::<Time>()) {
             Some(Ok(time)) => Ok(*time),
-            _ => Err(Error::runtime("a timestamp was expected")),
+            _ => Err(Error::runtime("a timestamp was expected, such as timestamp.now()")),
         }
     }
 }
@@ -313,7 +313,7 @@ impl FromLua for Span {
     fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
         match value.as_userdata().map(|data| data.borrow::<Span>()) {
             Some(Ok(span)) => Ok(*span),
-            _ => Err(Error::runtime("an interval was expected")),
+            _ => Err(Error::runtime("an interval was expected, such as interval.from(60)")),
         }
     }
 }
