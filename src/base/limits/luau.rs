@@ -118,6 +118,10 @@ pub const SCRIPT_LOG_BURST: u32 = 100;
 /// Limit: the text of a script's error; the rest is cut off.
 pub const SCRIPT_ERROR_MAX_BYTES: usize = 4096;
 
+/// Limit: a table that a script logs is shown as JSON up to this size, in MessagePack; a larger one
+/// by its type.
+pub const SCRIPT_LOG_VALUE_MAX_BYTES: usize = 64 * 1024;
+
 /// Limit: the value of a script's error that is no text; of a larger one the error says that it is.
 pub const SCRIPT_ERROR_VALUE_MAX_BYTES: usize = 1024;
 

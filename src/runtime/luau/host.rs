@@ -28,7 +28,7 @@ use super::templates::{Compiled, PARTIAL_LIBRARIES, Templates};
 use super::vm;
 use crate::base::limits::{
     FEED_DATA_MAX_BYTES, SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES,
-    SMALL_EVENT_MAX_BYTES,
+    SCRIPT_LOG_VALUE_MAX_BYTES, SMALL_EVENT_MAX_BYTES,
 };
 use crate::runtime::TenantStates;
 use crate::wire::data::IdMap;
@@ -337,6 +337,18 @@ impl Host {
         Ok(())
     }
 
+    /// A table as a line of the log has it: as JSON, and no more of it than a line takes. None if
+    /// it tells its text by itself, or has no JSON.
+    fn shown(&self, lua: &Lua, value: &Value) -> Option<String> {
+        if script_error::tells_its_text(value) {
+            return None;
+        }
+        let value = value_from_luau(lua, value, SCRIPT_LOG_VALUE_MAX_BYTES)
+            .map_err(|error| self.convert_failed(&error));
+        let json = value_to_json(&value.ok()?).ok()?;
+        Some(script_error::cut(&json, SCRIPT_LOG_LINE_MAX_BYTES + 4).to_owned())
+    }
+
     /// Publishes to those that read the tenant's feed; true, or why not.
     fn publish(&self, lua: &Lua, topic: &Value, data: &Value) -> OrWhy<bool> {
         let Some(topic) = topic.as_string().and_then(|topic| topic.to_str().ok()) else {
@@ -426,6 +438,7 @@ impl Host {
             "log" => self.callback(lua, |host, _, (level, text): (String, mlua::LuaString)| {
                 host.write_log(&level, &text)
             }),
+            "shown" => self.callback(lua, |host, lua, value: Value| Ok(host.shown(lua, &value))),
             "publish" => self.callback(lua, |host, lua, (topic, data): (Value, Value)| {
                 Ok(host.publish(lua, &topic, &data))
             }),
