@@ -283,7 +283,11 @@ fn only_fields(table: &Table, what: &str, fields: &[&str]) -> Result<(), CallErr
 }
 
 fn version(value: &Value) -> Result<i32, CallError> {
-    let why = || format!("the version must be a whole number of 32 bits, not {}", kind(value));
+    let given = || match value {
+        Value::Number(number) => number.to_string(),
+        _ => kind(value).to_owned(),
+    };
+    let why = || format!("the version must be a whole number of 32 bits, not {}", given());
     value.as_i32().ok_or_else(|| CallError::Refused(why()))
 }
 
