@@ -188,7 +188,9 @@ fn the_dispatch_command_acts_for_the_user_of_its_token() {
     nowait.expect(0, "");
     assert_eq!(nowait.stdout, Vec::<String>::new());
     assert_eq!(dispatch(&master, token, &["user:1", "COUNT"]).stdout, ["2"]);
-    dispatch(&master, token, &["user:1", "FAIL"]).expect(1, "ScriptError (422): ");
+    let failed = dispatch(&master, token, &["user:1", "FAIL"]);
+    failed.expect(1, "ScriptError (422): ");
+    assert!(!failed.stderr.contains("may have been done"), "{failed:?}");
     let late = dispatch(
         &master,
         token,

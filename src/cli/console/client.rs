@@ -196,7 +196,8 @@ fn refused(status: u16, body: &str) -> CliError {
     let code = error["code"].as_str().unwrap_or("?");
     let message =
         error["message"].as_str().unwrap_or("no message; is that the internal API of a master?");
-    let sent = if error["sent"].as_bool() == Some(true) {
+    // How far a script came that failed, its error says.
+    let sent = if error["sent"].as_bool() == Some(true) && code != "ScriptError" {
         " (it may have been done all the same)"
     } else {
         ""
