@@ -133,6 +133,7 @@ fn check_names_places_in_files_and_directories_also_as_json() {
     let found = run(&["check", "--templates", &at("")]);
     found.expect(1, "one problem found");
     assert_eq!(found.stdout, [format!("main.luau:2:17: {says}")]);
+    assert_eq!(run(&["check", &at("")]).stdout, found.stdout);
     let found = run(&["check", "--templates", &at(""), "--json"]);
     found.expect(1, "one problem found");
     let expected =
@@ -151,8 +152,8 @@ fn check_names_places_in_files_and_directories_also_as_json() {
     assert_eq!(clean.stdout, ["[]"]);
     assert_eq!(run_on(&["check", "-"], b"return print".to_vec()).stdout, ["nothing found"]);
     run(&["check", &at("nothing.luau")]).expect(3, "nothing.luau");
-    run(&["check", &at("")]).expect(2, "is a directory; give it with --templates");
-    run(&["check"]).expect(2, "--templates or a file is missing");
+    run(&["check", &at("main.luau"), &at("")]).expect(2, "is a directory, which is given alone");
+    run(&["check"]).expect(2, "check takes a DIR, or FILEs");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::runtime::luau::{Finding, check, check_file};
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "check",
-    usage: "[FILE …] --templates DIR",
+    usage: "DIR | [FILE …] [--templates DIR]",
     about: "compile and lint templates without running them",
     options: &[&[
         OptionSpec::value("templates", "DIR", "the template directory, with main.luau"),
@@ -24,7 +24,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
         ),
     ]],
     examples: &[
-        "mesophyll check --templates ./templates",
+        "mesophyll check ./templates",
         "mesophyll check --templates ./templates --json",
         "mesophyll check mine.luau    (a tenant's own template, or a script)",
     ],
@@ -57,16 +57,18 @@ fn findings(args: &Args) -> Result<Vec<Finding>, CliError> {
     let directory = args.get("templates").map(|(directory, _)| directory);
     let unreadable =
         |error| CliError::config(format!("--templates {}: {error}", directory.unwrap_or_default()));
-    if args.positional.is_empty() {
-        let directory =
-            directory.ok_or_else(|| CliError::usage("--templates or a file is missing"))?;
-        return check(Path::new(directory)).map_err(unreadable);
+    match (&args.positional[..], directory) {
+        ([], None) => return Err(CliError::usage("check takes a DIR, or FILEs")),
+        ([], Some(directory)) => return check(Path::new(directory)).map_err(unreadable),
+        ([only], _) if Path::new(only).is_dir() => {
+            return check(Path::new(only))
+                .map_err(|error| CliError::config(format!("{only}: {error}")));
+        }
+        _ => {}
     }
     let of_file = |name: &String| {
         if Path::new(name).is_dir() {
-            return Err(CliError::usage(format!(
-                "{name} is a directory; give it with --templates"
-            )));
+            return Err(CliError::usage(format!("{name} is a directory, which is given alone")));
         }
         let source = words::file(name, SOURCE_MAX_BYTES)?;
         let shown = if name == "-" { "stdin" } else { name };
