@@ -14,6 +14,7 @@ use crate::cli::console::table::{print_list, shortened};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
+use crate::store::global::APPROVED;
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "global-kv",
@@ -69,7 +70,11 @@ fn run(args: &Args) -> Result<(), CliError> {
         ["review", scope, key, version, state] => {
             let mut members = address(scope, key, version)?;
             members.push(("review_state", words::quoted(state)));
-            ask(args, "review", members).map(drop)
+            ask(args, "review", members)?;
+            if state != APPROVED {
+                output::tell(&format!("it is hidden: only what is {APPROVED} is seen"));
+            }
+            Ok(())
         }
         ["price", scope, key, version, price] => {
             let mut members = address(scope, key, version)?;
