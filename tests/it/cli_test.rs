@@ -214,6 +214,50 @@ fn a_test_reaches_all_that_a_template_does() {
 }
 
 #[test]
+fn mistakes_in_tests_are_told_to_their_authors() {
+    let mistakes = [
+        ("t.dispatch('E')", "call it with a colon: t:dispatch(…)"),
+        ("t:expect(1).equals(1)", "call it with a colon: t:expect(…):equals(…)"),
+        ("t:expect(t:dispatch('E')):fails('x')", "fails needs a function that makes the call"),
+        ("t:dispatch('E', {}, 7)", "the author is a user's id, which is a text"),
+        ("t:advance('5')", "the clock moves by seconds, which are a number"),
+        ("t:put_entry({ key = 'a' })", "missing field `scope`"),
+        ("t:dispatch('Add')", "main.luau:7: an interval was expected, such as interval.from(60)"),
+        ("t:dispatch('From')", "main.luau:9: a number was expected, not string"),
+        ("t:dispatch('Member')", "main.luau:11: attempt to get an unknown field 'nope'"),
+    ];
+    let tests: String =
+        mistakes.iter().map(|(code, _)| format!("test('x', function(t) {code} end)\n")).collect();
+    let main = "return function(ctx)\n\
+                \tlocal name = ctx:event().name\n\
+                \tif name == 'E' then\n\
+                \t\tprint(ctx:event().data, {})\n\
+                \t\treturn nil\n\
+                \telseif name == 'Add' then\n\
+                \t\treturn timestamp.now() + 5\n\
+                \telseif name == 'From' then\n\
+                \t\treturn timestamp.from('x')\n\
+                \tend\n\
+                \treturn timestamp.now().nope\n\
+                end\n\
+                -- E {\"a\": [1, null]} answers null\n\
+                -- E [] answers null\n";
+    let folder = directory(&[("main.luau", main), ("a.test.luau", &tests)]);
+    let finished = run_tests(&folder, &["--json"]);
+    let outcomes = finished.json()[0]["tests"].clone();
+    for (number, (code, expected)) in mistakes.iter().enumerate() {
+        let message = outcomes[number]["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with(expected), "{code}: {message}");
+        assert!(!message.contains(" at line ") && !message.contains("mlua"), "{message}");
+        assert_eq!(outcomes[number]["line"], json!(number + 1), "{code}");
+    }
+    let claims = &outcomes[mistakes.len()];
+    assert_eq!(claims["name"], "what its comments say of 2 answers");
+    let printed = ["guild:1: {\"a\":[1,null]}\\t{}", "guild:1: []\\t{}"];
+    assert_eq!(claims["output"], json!(printed), "tables are shown");
+}
+
+#[test]
 fn fixtures_are_files_of_json_inside_the_directory() {
     let tests = "local function fails(t, name, text)
             t:expect(function() t:fixture(name) end):fails(text)

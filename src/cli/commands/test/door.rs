@@ -71,7 +71,7 @@ impl Door {
         let mut session = self.session.lock();
         let session = session.as_mut().ok_or("t is there while its test runs only")?;
         let outcome = serde_json::from_str(&request)
-            .map_err(|error| error.to_string())
+            .map_err(|error| without_place(&error))
             .and_then(|call| session.call(call));
         let answer = match outcome {
             Ok(json) => format!("{{\"ok\":{json}}}"),
@@ -186,6 +186,12 @@ fn data(json: Option<&RawValue>) -> Result<EncodedJson, String> {
     wire::json::event_data_from_json(json.as_bytes()).map_err(|error| error.to_string())
 }
 
+/// What is wrong with a call. Where, is a place in JSON that the author of the test never saw.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
+}
+
 fn tenant(name: &str) -> Result<TenantId, String> {
     name.parse().map_err(|error| format!("{name:?}: {error}"))
 }
@@ -259,7 +265,7 @@ impl Session {
             short: entry.short,
             public_metadata: data(entry.public_metadata.as_deref())?,
             scope: entry.scope,
-            public_data: entry.public_data.unwrap_or(true),
+            public_data: entry.public_data.unwrap_or(false),
             long: entry.long,
             data: data(entry.data.as_deref())?,
         };

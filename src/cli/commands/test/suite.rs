@@ -87,8 +87,13 @@ impl Suite {
         }
         let found = own.templates.iter().filter(|_| only.is_none());
         let found = found.map(|(file, text)| {
-            let name = "what its comments say of answers".to_owned();
-            (ClaimsName { file: file.clone(), name }, claims(text))
+            let claims = claims(text);
+            // A line that is meant as one, and is none, is missing in the number.
+            let name = match claims.len() {
+                1 => "what its comments say of one answer".to_owned(),
+                number => format!("what its comments say of {number} answers"),
+            };
+            (ClaimsName { file: file.clone(), name }, claims)
         });
         own.claims = found.filter(|(_, claims)| !claims.is_empty()).collect();
         let of_documents = documents.iter().flat_map(|(file, text)| {
