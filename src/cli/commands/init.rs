@@ -50,9 +50,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     output::print(&format!(
         "{folder} has {}\n\nNext:\n  \
          mesophyll test {folder} --watch\n  \
-         mesophyll check --templates {folder}\n  \
+         mesophyll check {folder}\n  \
          mesophyll replay EVENTS.ndjson --templates {folder}\n  \
-         mesophyll master --templates {folder} --reload",
+         mesophyll master --templates {folder} --reload --default-events '*'",
         names.join(", ")
     ))
 }
