@@ -487,6 +487,12 @@ fn events_of_other_masters_tenants_are_forwarded_in_order() {
     assert_eq!((&lost["id"], &lost["error"]["sent"]), (&json!(4), &json!(true)), "{lost}");
     let mut next = line(5, &there, "ECHO");
     next["deadline_ms"] = json!(30_000);
-    assert_eq!(caller.ask(&next), json!({"id": 5, "ok": null}));
+    eventually("another master has it", || {
+        let answer = caller.ask(&next);
+        // Another connection to the one that dies may take an event that it will not read.
+        let is_ok = answer == json!({"id": 5, "ok": null});
+        assert!(is_ok || answer["error"]["kind"] == "outcome_unknown", "{answer}");
+        is_ok.then_some(())
+    });
     assert_eq!(one.stop().0.code(), 0);
 }
