@@ -9,7 +9,8 @@ use std::time::Duration;
 use postgres::config::TargetSessionAttrs;
 use postgres::{Config, SimpleQueryMessage, SimpleQueryRow};
 
-use super::session::{self, PgSession, SessionFault, unavailable, unknown, unreadable};
+use super::connector;
+use super::session::{PgSession, SessionFault, unavailable, unknown, unreadable};
 use crate::base::error::DbError;
 use crate::base::labels::Label as _;
 use crate::base::limits::{COORDINATION_STATEMENT_TIMEOUT, POSTGRES_ATTEMPTS_MAX};
@@ -51,7 +52,7 @@ const EVICT: &str =
 /// # Errors
 /// [`OpenError::BadUrl`].
 pub(in crate::store) fn coordination(url: &str) -> Result<ConnectCoordination, OpenError> {
-    let mut config = session::config(url)?;
+    let mut config = connector::config(url)?;
     config.tcp_user_timeout(COORDINATION_STATEMENT_TIMEOUT);
     if config.get_hosts().len() > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);

@@ -8,6 +8,7 @@
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod calls;
+mod connector;
 mod export;
 mod global_kv;
 mod known_rows;
@@ -61,7 +62,7 @@ pub(super) use schema::migrate;
 
 /// Whether a URL can be understood; touches no server.
 pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
-    session::config(url).map(drop)
+    connector::config(url).map(drop)
 }
 
 /// A store in a PostgreSQL database.
@@ -97,7 +98,7 @@ impl PostgresStore {
         options: StoreOptions,
         held: Arc<HeldShards>,
     ) -> Result<Self, OpenError> {
-        let config = session::config(url)?;
+        let config = connector::config(url)?;
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
         let shared = Arc::new(PgShared::new(config.clone()));

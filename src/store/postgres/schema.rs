@@ -4,7 +4,8 @@
 //! only we need is in tables of our own. Everything happens in one transaction. Runs on the thread
 //! that opens or migrates.
 
-use super::session::{PgSession, SessionFault, config};
+use super::connector::config;
+use super::session::{PgSession, SessionFault};
 use crate::store::{Migrated, OpenError};
 
 /// The layout of our own tables.
