@@ -1,8 +1,6 @@
 //! A PostgreSQL server of the test's own that is stopped, killed and started again under load.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +10,9 @@ use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
 use mesophyll::wire;
 use mesophyll::wire::data::{KhronosValue, Scopes, TenantId};
 
-use crate::support::TempDir;
 use crate::support::db::Typed;
-use crate::support::process::{eventually, own_port};
-use crate::support::skip::skipped;
+use crate::support::own_postgres::Cluster;
+use crate::support::process::eventually;
 
 const TENANT: TenantId = TenantId::Guild(1);
 const WRITERS: usize = 4;
@@ -23,104 +20,6 @@ const WRITERS: usize = 4;
 /// How soon a caller must know that the server is away. A call that waits for a connection gives up
 /// after 5 s; the rest is for a machine that has other things to do, too.
 const QUICKLY: Duration = Duration::from_secs(5 + 15);
-
-/// A cluster in a folder of its own.
-struct Cluster {
-    programs: PathBuf,
-    folder: TempDir,
-    port: u16,
-}
-
-impl Cluster {
-    /// A running one; none if this machine cannot.
-    fn start_new(test: &str) -> Option<Self> {
-        let Some(programs) = programs() else {
-            skipped(test, "it needs the programs of a PostgreSQL server: install postgresql");
-            return None;
-        };
-        let folder = TempDir::new();
-        // It stops and comes back to it.
-        let cluster = Self { programs, folder, port: own_port() };
-        // The server refuses to run as root.
-        if is_root() && !run(Command::new("chown").arg("postgres").arg(cluster.folder.path())) {
-            skipped(test, "it runs as root, and there is no user postgres to run a server as");
-            return None;
-        }
-        let data = cluster.data();
-        assert!(cluster.run(
-            "initdb",
-            &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
-        ));
-        cluster.start();
-        Some(cluster)
-    }
-
-    fn data(&self) -> String {
-        self.folder.path().join("data").display().to_string()
-    }
-
-    fn start(&self) {
-        let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1",
-            self.port,
-            self.folder.path().display()
-        );
-        let log = self.folder.path().join("log").display().to_string();
-        assert!(
-            self.run("pg_ctl", &["start", "-w", "-D", &self.data(), "-l", &log, "-o", &options]),
-            "the server starts"
-        );
-    }
-
-    fn stop(&self, mode: &str) {
-        assert!(
-            self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", mode]),
-            "the server stops"
-        );
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> bool {
-        let path = self.programs.join(program);
-        let mut command = if is_root() { Command::new("runuser") } else { Command::new(&path) };
-        if is_root() {
-            command.args(["-u", "postgres", "--"]).arg(&path);
-        }
-        run(command.args(args).current_dir("/"))
-    }
-
-    fn url(&self) -> StoreUrl {
-        StoreUrl::Postgres(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", "immediate"]);
-    }
-}
-
-fn run(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Where initdb and pg_ctl are: of the newest version that Debian installed, or in the path.
-fn programs() -> Option<PathBuf> {
-    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let debian: BTreeSet<PathBuf> = installed.map(|version| version.path().join("bin")).collect();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let has_them =
-        |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
-    debian.into_iter().rev().chain(std::env::split_paths(&path)).find(has_them)
-}
 
 /// What one writer knows: it sets its record to 1, 2, 3, …
 #[derive(Default)]

@@ -11,6 +11,8 @@ pub(crate) mod cluster;
 #[cfg(feature = "worker")]
 pub(crate) mod db;
 #[cfg(all(feature = "postgres", feature = "worker"))]
+pub(crate) mod own_postgres;
+#[cfg(all(feature = "postgres", feature = "worker"))]
 pub(crate) mod postgres;
 pub(crate) mod process;
 #[cfg(feature = "worker")]
