@@ -23,7 +23,7 @@ BENCH_FLAGS ?=
 BUDGET_NONE := 60
 BUDGET_LUAU := 80
 BUDGET_POSTGRES := 94
-BUDGET_ALL := 122
+BUDGET_ALL := 132
 
 # Nothing of an async runtime may be in a build without default features.
 FORBIDDEN := tokio mio smol async-std async-executor async-global-executor async-io futures-executor futures polling pollster

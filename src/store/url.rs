@@ -66,13 +66,17 @@ impl fmt::Display for StoreUrl {
 }
 
 /// The parameters of a database's URL that are no secret.
-const SHOWN_PARAMETERS: [&str; 8] = [
+const SHOWN_PARAMETERS: [&str; 12] = [
     "host",
     "hostaddr",
     "port",
     "user",
     "dbname",
     "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
     "application_name",
     "connect_timeout",
 ];

@@ -116,6 +116,8 @@ mod store_outage;
 mod store_postgres_faults;
 #[cfg(feature = "postgres")]
 mod store_postgres_set;
+#[cfg(all(feature = "postgres-tls", feature = "worker"))]
+mod store_postgres_tls;
 #[cfg(feature = "luau")]
 mod stream;
 mod supervision;

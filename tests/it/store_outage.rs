@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DbError;
-use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
+use mesophyll::store::{self, DbOptions, DbState};
 use mesophyll::wire;
 use mesophyll::wire::data::{KhronosValue, Scopes, TenantId};
 

@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
-use postgres::{Config, Row};
+use postgres::Row;
 
+use super::connector::PgConnector;
 use super::global_kv::entry;
 use super::records::{record, scopes_of, timestamp};
 use super::session::{Params, PgSession, SessionFault, unavailable};
@@ -80,8 +81,8 @@ pub(super) struct PostgresExport {
 
 impl PostgresExport {
     /// Connects and takes a snapshot.
-    pub(super) fn begin(config: &Config) -> Result<Self, DbError> {
-        let mut session = PgSession::connect(config).map_err(|error| {
+    pub(super) fn begin(connector: &PgConnector) -> Result<Self, DbError> {
+        let mut session = PgSession::connect(connector).map_err(|error| {
             log::warn!("postgres: no connection for a backup: {error}");
             unavailable()
         })?;

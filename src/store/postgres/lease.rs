@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use postgres::config::TargetSessionAttrs;
-use postgres::{Config, SimpleQueryMessage, SimpleQueryRow};
+use postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::connector;
+use super::connector::PgConnector;
 use super::session::{PgSession, SessionFault, unavailable, unknown, unreadable};
 use crate::base::error::DbError;
 use crate::base::labels::Label as _;
@@ -52,12 +52,13 @@ const EVICT: &str =
 /// # Errors
 /// [`OpenError::BadUrl`].
 pub(in crate::store) fn coordination(url: &str) -> Result<ConnectCoordination, OpenError> {
-    let mut config = connector::config(url)?;
+    let mut connector = PgConnector::new(url)?;
+    let config = &mut connector.config;
     config.tcp_user_timeout(COORDINATION_STATEMENT_TIMEOUT);
     if config.get_hosts().len() > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    Ok(Box::new(move || Ok(Box::new(PgCoordination::connect(&config)?))))
+    Ok(Box::new(move || Ok(Box::new(PgCoordination::connect(&connector)?))))
 }
 
 struct PgCoordination {
@@ -65,8 +66,8 @@ struct PgCoordination {
 }
 
 impl PgCoordination {
-    fn connect(config: &Config) -> Result<Self, DbError> {
-        let mut session = PgSession::connect(config).map_err(|error| {
+    fn connect(connector: &PgConnector) -> Result<Self, DbError> {
+        let mut session = PgSession::connect(connector).map_err(|error| {
             log::debug!("postgres: no connection for the coordination: {error}");
             unavailable()
         })?;

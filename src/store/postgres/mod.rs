@@ -3,8 +3,7 @@
 //!
 //! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one
 //! that has not begun by then is not carried out. The tables are those of an existing
-//! template-worker (protocol.md), which may write to them too. Deliberately without TLS: the server
-//! is on this machine or in the same private network. Owned by its opener;
+//! template-worker (protocol.md), which may write to them too. Owned by its opener;
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod calls;
@@ -19,14 +18,17 @@ mod schema;
 mod session;
 mod shop;
 mod states;
+#[cfg(feature = "postgres-tls")]
+mod tls;
+#[cfg(not(feature = "postgres-tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod usage;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
-
-use ::postgres::Config;
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -50,6 +52,7 @@ use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
 use calls::{AnyWork, PgCall, PgWaiting, Work};
+use connector::PgConnector;
 use export::PostgresExport;
 use known_rows::KnownRows;
 use queue::{JobOwner, Queue};
@@ -62,12 +65,12 @@ pub(super) use schema::migrate;
 
 /// Whether a URL can be understood; touches no server.
 pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
-    connector::config(url).map(drop)
+    PgConnector::new(url).map(drop)
 }
 
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
-    config: Config,
+    connector: PgConnector,
     shared: Arc<PgShared>,
     held: Arc<HeldShards>,
     queue_bytes: QueuePermits,
@@ -98,14 +101,14 @@ impl PostgresStore {
         options: StoreOptions,
         held: Arc<HeldShards>,
     ) -> Result<Self, OpenError> {
-        let config = connector::config(url)?;
-        let mut session = schema::connect(&config)?;
+        let connector = PgConnector::new(url)?;
+        let mut session = schema::connect(&connector)?;
         schema::check(&mut session)?;
-        let shared = Arc::new(PgShared::new(config.clone()));
+        let shared = Arc::new(PgShared::new(connector.clone()));
         let count = options.connections.max(1);
         // Should a thread not start, the drop of this ends and joins the others.
         let store = Self {
-            config,
+            connector,
             shared: Arc::clone(&shared),
             held,
             queue_bytes: QueuePermits::default(),
@@ -344,7 +347,7 @@ impl Store for PostgresStore {
         if self.queue.is_closed() {
             return Err(closed());
         }
-        Ok(Box::new(PostgresExport::begin(&self.config)?))
+        Ok(Box::new(PostgresExport::begin(&self.connector)?))
     }
 
     fn figures(&self) -> StoreFigures {

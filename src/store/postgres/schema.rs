@@ -4,7 +4,7 @@
 //! only we need is in tables of our own. Everything happens in one transaction. Runs on the thread
 //! that opens or migrates.
 
-use super::connector::config;
+use super::connector::PgConnector;
 use super::session::{PgSession, SessionFault};
 use crate::store::{Migrated, OpenError};
 
@@ -89,9 +89,10 @@ const MIGRATION_LOCK: i64 = 0x006D_6573_6F70_6879;
 /// # Errors
 /// Why it could not; see [`OpenError`].
 pub(in crate::store) fn migrate(url: &str) -> Result<Migrated, OpenError> {
-    let mut config = config(url)?;
-    let name = config.get_application_name().unwrap_or_default().to_owned();
-    let mut session = connect(config.application_name(MIGRATION_NAME))?;
+    let mut connector = PgConnector::new(url)?;
+    let name = connector.config.get_application_name().unwrap_or_default().to_owned();
+    connector.config.application_name(MIGRATION_NAME);
+    let mut session = connect(&connector)?;
     let mut outcome = Ok(Migrated::Nothing);
     let result = session.transaction(Some(MIGRATION_LOCK), None, |session| {
         outcome = migrate_within(session, &name)?;
@@ -148,11 +149,11 @@ fn older_masters(session: &mut PgSession, name: &str) -> Result<Option<OpenError
 }
 
 /// Connects for the first time.
-pub(super) fn connect(config: &postgres::Config) -> Result<PgSession, OpenError> {
-    let session = PgSession::connect(config);
+pub(super) fn connect(connector: &PgConnector) -> Result<PgSession, OpenError> {
+    let session = PgSession::connect(connector);
     let mut session =
         session.map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))?;
-    if is_shared(&mut session, config).map_err(failed)? {
+    if is_shared(&mut session, connector).map_err(failed)? {
         let why = "a pooler stands before the server and gives each transaction another session (PgBouncer with \
                    pool_mode=transaction or statement); what is set and prepared for a session would be lost: use \
                    pool_mode=session, or the server's own port";
@@ -167,10 +168,10 @@ const POOLER_ASKS: u32 = 3;
 /// Whether others may get the process that serves a session. While another connection is in a
 /// transaction, whichever process it was given, this session's must be its own, and the same as
 /// before.
-fn is_shared(session: &mut PgSession, config: &postgres::Config) -> Result<bool, SessionFault> {
+fn is_shared(session: &mut PgSession, connector: &PgConnector) -> Result<bool, SessionFault> {
     let before = session.process()?;
     // Where there is room for one connection only, there is nothing to compare with.
-    let Ok(mut other) = PgSession::connect(config) else { return Ok(false) };
+    let Ok(mut other) = PgSession::connect(connector) else { return Ok(false) };
     other.transaction(None, None, |other| {
         let mut is_shared = other.process()? == before;
         for _ in 0..POOLER_ASKS {

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
-use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
+use postgres::{Client, Row, SimpleQueryMessage, Statement};
 
-use super::connector::time_to_connect;
+use super::connector::PgConnector;
 use crate::base::error::DbError;
 use crate::base::limits::{
     POSTGRES_FRESH, POSTGRES_HELD_MAX, POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
@@ -65,7 +65,7 @@ pub(super) enum NoSession {
     Silent(Duration),
     /// As many attempts as there may be are held by such a server.
     Held,
-    /// The operating system refused a thread.
+    /// The operating system refused a thread, or a file for TLS cannot be used, which it names.
     Io(io::Error),
 }
 
@@ -85,6 +85,12 @@ impl fmt::Display for NoSession {
             }
             NoSession::Io(error) => error.fmt(f),
         }
+    }
+}
+
+impl From<postgres::Error> for NoSession {
+    fn from(error: postgres::Error) -> Self {
+        NoSession::Refused(error)
     }
 }
 
@@ -153,14 +159,14 @@ impl PgSession {
     /// end of that connection.
     ///
     /// # Blocks
-    /// Until the session can be used, at most the time of [`time_to_connect`].
-    pub(super) fn connect(config: &Config) -> Result<Self, NoSession> {
+    /// Until the session can be used, at most [`PgConnector::time`].
+    pub(super) fn connect(connector: &PgConnector) -> Result<Self, NoSession> {
         if !probes().admit(HELD.load(Ordering::Relaxed), Instant::now()) {
             return Err(NoSession::Held);
         }
         // Without room: a session is handed over to a caller that waits for it, or it is dropped.
         let (session_tx, session_rx) = bounded(0);
-        let (own, time) = (config.clone(), time_to_connect(config));
+        let (own, time) = (connector.clone(), connector.time());
         let is_over = Arc::new(AtomicBool::new(false));
         let dialled = Left(Arc::clone(&is_over));
         let thread = thread::spawn("store-dial", move || {
@@ -173,7 +179,7 @@ impl PgSession {
         match session_rx.recv_timeout(time) {
             Ok(session) => {
                 probes().answered();
-                session.map_err(NoSession::Refused)
+                session
             }
             Err(RecvTimeoutError::Disconnected) => {
                 Err(NoSession::Io(io::Error::other("connecting panicked")))
@@ -188,8 +194,8 @@ impl PgSession {
         }
     }
 
-    fn dial(config: &Config) -> Result<Self, postgres::Error> {
-        let mut client = config.connect(NoTls)?;
+    fn dial(connector: &PgConnector) -> Result<Self, NoSession> {
+        let mut client = connector.connect()?;
         // A server-wide default may be another isolation, off or local; what is stronger than on
         // stays.
         client.batch_execute(&format!(

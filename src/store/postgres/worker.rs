@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use postgres::Config;
-
 use super::calls::{self, PgJob};
+use super::connector::PgConnector;
 use super::queue::{Queue, Taken};
 use super::session::{NoSession, PgSession, SessionFault, unavailable, unknown};
 use crate::base::error::DbError;
@@ -25,7 +24,7 @@ use crate::store::ServerFigures;
 
 /// What the threads share.
 pub(super) struct PgShared {
-    config: Config,
+    connector: PgConnector,
     /// Threads that have a connection.
     connected: AtomicUsize,
     connects: Counter,
@@ -59,10 +58,10 @@ enum ReconnectTurn {
 }
 
 impl PgShared {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(connector: PgConnector) -> Self {
         let (connects, connect_failures) = Default::default();
         Self {
-            config,
+            connector,
             connected: AtomicUsize::new(0),
             connects,
             connect_failures,
@@ -257,7 +256,7 @@ impl Worker {
     /// [`Worker::wait_for_server`] tries.
     fn connect(&mut self) -> bool {
         self.keep(None);
-        match PgSession::connect(&self.shared.config) {
+        match PgSession::connect(&self.shared.connector) {
             Ok(session) => {
                 self.keep(Some(session));
                 self.shared.set_up();
@@ -291,7 +290,7 @@ mod tests {
 
     #[test]
     fn each_cause_of_an_outage_is_logged_once() {
-        let shared = PgShared::new(Config::new());
+        let shared = PgShared::new(PgConnector::new("postgres://h/d").expect("a URL"));
         let mut told = Vec::new();
         let causes = [
             NoSession::Held,

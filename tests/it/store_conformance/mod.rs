@@ -31,6 +31,17 @@ macro_rules! every_database {
         #[cfg(feature = "postgres")]
         every_database!(@ postgres_over_http_unchecked, Kept::Postgres(Locale::Utf8), Unchecked,
             $($case),*);
+        /// One test for all: they share a server of their own.
+        #[cfg(feature = "postgres-tls")]
+        #[test]
+        fn every_case_over_postgres_with_tls() {
+            use $crate::support::db::{Door, Kept};
+            let test = concat!(module_path!(), "::every_case_over_postgres_with_tls");
+            let Some(_server) = $crate::support::own_postgres::Cluster::shared_secure(test) else {
+                return;
+            };
+            $($case(Kept::PostgresOverTls, Door::Direct);)*
+        }
     };
     (@ $name:ident, $kept:expr, $door:ident, $($case:ident),*) => {
         mod $name {

@@ -33,6 +33,9 @@ pub(crate) enum Kept {
     InRedb,
     #[cfg(feature = "postgres")]
     Postgres(Locale),
+    /// On a server of the test's own, over TLS.
+    #[cfg(feature = "postgres-tls")]
+    PostgresOverTls,
 }
 
 impl Kept {
@@ -63,6 +66,8 @@ impl Place {
             Kept::InRedb => Place::Folder(TempDir::new()),
             #[cfg(feature = "postgres")]
             Kept::Postgres(locale) => Place::Schema(postgres::Schema::migrated(locale)),
+            #[cfg(feature = "postgres-tls")]
+            Kept::PostgresOverTls => Place::Schema(postgres::Schema::over_tls()),
         }
     }
 

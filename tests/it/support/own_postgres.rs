@@ -1,8 +1,14 @@
-//! A PostgreSQL server of a test's own, gone with it.
+//! A PostgreSQL server of a test's own, gone with it; also one that speaks TLS.
 
 use std::collections::BTreeSet;
+#[cfg(feature = "postgres-tls")]
+use std::fs::{self, Permissions};
+#[cfg(feature = "postgres-tls")]
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+#[cfg(feature = "postgres-tls")]
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mesophyll::store::StoreUrl;
 
@@ -15,18 +21,87 @@ pub(crate) struct Cluster {
     programs: PathBuf,
     folder: TempDir,
     port: u16,
+    settings: String,
 }
+
+/// Over TCP with TLS only; the role `worker` with a certificate of that name.
+#[cfg(feature = "postgres-tls")]
+const SECURE_RULES: &str = "local all all trust
+hostssl all worker 127.0.0.1/32 cert
+hostssl all all 127.0.0.1/32 trust
+";
 
 impl Cluster {
     /// A running one; none if this machine cannot.
     pub(crate) fn start_new(test: &str) -> Option<Self> {
+        Self::start_with(test, "")
+    }
+
+    /// A running one with these settings.
+    pub(crate) fn start_with(test: &str, settings: &str) -> Option<Self> {
+        let cluster = Self::new(test, settings)?;
+        cluster.start();
+        Some(cluster)
+    }
+
+    /// A running one that takes connections over TLS, and over its Unix socket, and no others.
+    #[cfg(feature = "postgres-tls")]
+    pub(crate) fn start_secure(test: &str) -> Option<Self> {
+        let mut cluster = Self::new(test, "-c ssl=on")?;
+        for (setting, file) in [
+            ("ssl_cert_file", "server.pem"),
+            ("ssl_key_file", "server.key"),
+            ("ssl_ca_file", "ca.pem"),
+        ] {
+            let path = cluster.folder.path().join(file);
+            cluster.settings.push_str(&format!(" -c {setting}={}", path.display()));
+        }
+        cluster.put("ca.pem", &certificate_file("authority.pem"));
+        cluster.put("data/pg_hba.conf", SECURE_RULES);
+        cluster.use_certificate("master");
+        cluster.start();
+        Some(cluster)
+    }
+
+    /// A secure one that tests share which run at once.
+    #[cfg(feature = "postgres-tls")]
+    pub(crate) fn shared_secure(test: &str) -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = match shared.upgrade() {
+            Some(cluster) => cluster,
+            None => Arc::new(Self::start_secure(test)?),
+        };
+        *shared = Arc::downgrade(&cluster);
+        Some(cluster)
+    }
+
+    /// What it shows from its next start on.
+    #[cfg(feature = "postgres-tls")]
+    pub(crate) fn use_certificate(&self, name: &str) {
+        for kind in ["pem", "key"] {
+            self.put(&format!("server.{kind}"), &certificate_file(&format!("{name}.{kind}")));
+        }
+    }
+
+    /// Writes a file that belongs to the server alone.
+    #[cfg(feature = "postgres-tls")]
+    fn put(&self, file: &str, text: &str) {
+        let path = self.folder.path().join(file);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode");
+        assert!(!is_root() || run(Command::new("chown").arg("postgres").arg(path)));
+    }
+
+    fn new(test: &str, settings: &str) -> Option<Self> {
         let Some(programs) = programs() else {
             skipped(test, "it needs the programs of a PostgreSQL server: install postgresql");
             return None;
         };
         let folder = TempDir::new();
         // It stops and comes back to it.
-        let cluster = Self { programs, folder, port: own_port() };
+        let settings = settings.to_owned();
+        let cluster = Self { programs, folder, port: own_port(), settings };
         // The server refuses to run as root.
         if is_root() && !run(Command::new("chown").arg("postgres").arg(cluster.folder.path())) {
             skipped(test, "it runs as root, and there is no user postgres to run a server as");
@@ -37,7 +112,6 @@ impl Cluster {
             "initdb",
             &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
         ));
-        cluster.start();
         Some(cluster)
     }
 
@@ -47,9 +121,10 @@ impl Cluster {
 
     pub(crate) fn start(&self) {
         let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1",
+            "-p {} -k {} -c listen_addresses=127.0.0.1 {}",
             self.port,
-            self.folder.path().display()
+            self.folder.path().display(),
+            self.settings
         );
         let log = self.folder.path().join("log").display().to_string();
         assert!(
@@ -77,6 +152,32 @@ impl Cluster {
     pub(crate) fn url(&self) -> StoreUrl {
         StoreUrl::Postgres(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port))
     }
+}
+
+#[cfg(feature = "postgres-tls")]
+impl Cluster {
+    /// Over TCP, as this role, with these parameters.
+    pub(crate) fn url_with(&self, role: &str, host: &str, parameters: &str) -> StoreUrl {
+        let port = self.port;
+        StoreUrl::Postgres(format!("postgres://{role}@{host}:{port}/postgres?{parameters}"))
+    }
+
+    /// Over its Unix socket.
+    pub(crate) fn local_url(&self, database: &str) -> String {
+        let (folder, port) = (self.folder.path().display(), self.port);
+        format!("postgres:///{database}?host={folder}&port={port}&user=postgres")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// The text of a file of certificates.
+#[cfg(feature = "postgres-tls")]
+fn certificate_file(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
+    fs::read_to_string(format!("{folder}/{name}")).expect("read")
 }
 
 impl Drop for Cluster {

@@ -11,6 +11,8 @@ use mesophyll::base::random;
 use mesophyll::store::{self, StoreUrl};
 use postgres::{Client, NoTls};
 
+#[cfg(feature = "postgres-tls")]
+use super::own_postgres::Cluster;
 use super::skip::skipped;
 
 const VARIABLE: &str = "MESOPHYLL_TEST_POSTGRES_URL";
@@ -28,6 +30,9 @@ pub(crate) enum Locale {
 struct Database {
     server: String,
     name: String,
+    /// The server, if it is the test's own and speaks TLS only.
+    #[cfg(feature = "postgres-tls")]
+    _own: Option<Arc<Cluster>>,
 }
 
 /// A schema of a test's own.
@@ -99,7 +104,12 @@ impl Database {
             Locale::Utf8 => "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LC_COLLATE 'C' LC_CTYPE 'C'",
         };
         on(&server, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {rules}"));
-        Self { server, name }
+        Self {
+            server,
+            name,
+            #[cfg(feature = "postgres-tls")]
+            _own: None,
+        }
     }
 }
 
@@ -141,6 +151,24 @@ impl Schema {
     /// A schema with our tables in it.
     pub(crate) fn migrated(locale: Locale) -> Self {
         let schema = Self::empty(locale);
+        store::migrate(&schema.store_url()).expect("migrated");
+        schema
+    }
+
+    /// A database with our tables in it, on a server that is reached over TLS.
+    #[cfg(feature = "postgres-tls")]
+    pub(crate) fn over_tls() -> Self {
+        let place = Place::take();
+        let server = Cluster::shared_secure("over_tls").expect("the test looked before");
+        let name = format!("mesophyll_test_{:016x}", random::u64());
+        on(&server.local_url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
+        let port = server.port();
+        let url = format!(
+            "postgres://postgres@localhost:{port}/{name}?sslmode=verify-full&sslrootcert={ca}"
+        );
+        let database = Database { server: server.local_url("postgres"), name, _own: Some(server) };
+        let schema = Self { url, _database: Arc::new(database), _place: place };
         store::migrate(&schema.store_url()).expect("migrated");
         schema
     }

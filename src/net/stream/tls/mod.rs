@@ -6,6 +6,7 @@
 mod expiry;
 mod files;
 mod session;
+mod trust;
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use self::files::FileStamp;
 pub use self::files::{CertificateFiles, TlsError};
 pub use self::session::TlsStream;
+pub use self::trust::{PeerTrust, client_config};
 use crate::base::sync::Lock;
 use crate::net::stream::Stream;
 
@@ -155,20 +157,7 @@ impl TlsClient {
     /// # Errors
     /// A file cannot be read or used, or others can read the key.
     pub fn new(ca: &Path, files: Option<&CertificateFiles>) -> Result<Self, TlsError> {
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| TlsError(error.to_string()))?
-            .with_root_certificates(files::roots(ca)?);
-        let config = match files {
-            None => builder.with_no_client_auth(),
-            Some(files) => {
-                let identity = files.read()?;
-                builder
-                    .with_client_auth_cert(identity.chain, identity.key)
-                    .map_err(|error| TlsError(format!("{files}: {error}")))?
-            }
-        };
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: client_config(&PeerTrust::Named(ca.to_owned()), files)? })
     }
 
     /// Makes TLS of a connection to this host, which the peer's certificate must name.
