@@ -78,7 +78,7 @@ type Ended = Result<TenantId, String>;
 impl Talker {
     pub(super) fn start(role: &Role) -> Result<Self, String> {
         let (outbox, handled) = (Outbox::default(), Arc::<AtomicU64>::default());
-        let db = Arc::new(ours::worker_db(role, &outbox));
+        let db = Arc::new(ours::worker_db(role, &outbox)?);
         let (ended_tx, ended_rx) = unbounded();
         let worker = Worker::with(role, outbox.clone(), db.clone(), |db, subscriptions| {
             if !role.is_luau {

@@ -82,7 +82,7 @@ pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
         "tiny_64" => load(Kind::Flight, Size::Tiny, 64),
         _ => return Err(format!("nothing is called {kind}")),
     };
-    let (master, tokens) = ours::start_master(1, None, None)?;
+    let (master, tokens) = ours::start_master(1, None, None, None)?;
     let address = master.listen_addr().ok_or("a master without a port")?.to_string();
     let token = tokens.into_iter().next().unwrap_or_default();
     let role = pair::Role { address, token, worker: 0, workers: 1, is_luau: false };
@@ -255,7 +255,14 @@ impl Runner<'_> {
         }
         let echoes = Echoes::new(left_out);
         self.round_trips(&echoes, folder)?;
-        self.over_unix(&echoes)?;
+        let unix = [
+            (Role::Ours, Side::OursUnix),
+            (Role::Async, Side::Peer),
+            (Role::Other("vs_tcp"), Side::Ours),
+        ];
+        self.over_another("unix", &unix, &echoes)?;
+        let tls = [(Role::Ours, Side::OursTls), (Role::Other("vs_tcp"), Side::Ours)];
+        self.over_another("tls", &tls, &echoes)?;
         let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
             let contestants = echoes.all(load(Kind::Flight, size, in_flight), throughput, |turn| {
@@ -308,30 +315,31 @@ impl Runner<'_> {
         self.case("dispatch_rtt_2k_tree", 1, self.fresh_plan(Duration::ZERO), contestants)
     }
 
-    /// As a master's own workers are connected, beside ours and the peer's over TCP.
-    fn over_unix(&mut self, echoes: &Echoes) -> Result<(), String> {
-        let sides = [
-            (Role::Ours, Side::OursUnix),
-            (Role::Async, Side::Peer),
-            (Role::Other("vs_tcp"), Side::Ours),
-        ];
-        let lone = |(role, side)| {
+    /// As a master's own workers are connected, or those of other hosts, beside ours over TCP.
+    fn over_another(
+        &mut self,
+        way: &str,
+        sides: &[(Role, Side)],
+        echoes: &Echoes,
+    ) -> Result<(), String> {
+        let lone = |&(role, side): &(Role, Side)| {
             echoes
                 .fresh(role, side, load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome))
         };
         self.case(
-            "dispatch_rtt_tiny_unix",
+            &format!("dispatch_rtt_tiny_{way}"),
             1,
             self.fresh_plan(Duration::ZERO),
-            sides.map(lone).into(),
+            sides.iter().map(lone).collect(),
         )?;
-        let flight =
-            |(role, side)| echoes.fresh(role, side, load(Kind::Flight, Size::Tiny, 64), throughput);
+        let flight = |&(role, side): &(Role, Side)| {
+            echoes.fresh(role, side, load(Kind::Flight, Size::Tiny, 64), throughput)
+        };
         self.case(
-            "dispatch_tiny_unix",
+            &format!("dispatch_tiny_{way}"),
             64,
             self.fresh_plan(FLIGHT_LASTING_MIN),
-            sides.map(flight).into(),
+            sides.iter().map(flight).collect(),
         )
     }
 

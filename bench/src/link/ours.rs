@@ -5,6 +5,7 @@
 //! answered on the link's reader thread would leave out a hand-over that every real one has.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,9 +22,10 @@ use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, Reque
 use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::master::{Master, MasterError, StartThreads};
 use mesophyll::net::link::LinkLimits;
+use mesophyll::net::stream::tls::TlsClient;
 use mesophyll::pool::process::supervisor::State;
 use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient, Outbox};
+use mesophyll::protocol::{ClientConfig, Dial, MesophyllClient, MesophyllDbClient, Outbox};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime, TenantDb};
 use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
@@ -64,6 +66,7 @@ pub(super) fn start_master(
     workers: usize,
     store: Option<&str>,
     api: Option<ApiConfig>,
+    certificate: Option<&Certificate>,
 ) -> Result<(Master, Vec<String>), String> {
     let tokens_file = LoneFile::new("tokens");
     let mut given = HashMap::from([
@@ -71,6 +74,11 @@ pub(super) fn start_master(
         ("worker-tokens", tokens_file.0.display().to_string()),
         ("store", store.unwrap_or("memory:").to_owned()),
     ]);
+    if let Some(certificate) = certificate {
+        given.insert("listen-tls", certificate.files());
+        given.insert("tls-ca", AUTHORITY.to_owned());
+        given.insert("worker-certs", "require".to_owned());
+    }
     given.insert("deadline", "300s".to_owned());
     given.insert("api", if api.is_some() { "127.0.0.1:0" } else { "off" }.to_owned());
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
@@ -92,8 +100,10 @@ pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), Str
     let secret = Secret::random();
     let has_api = matches!(side, Side::OursApi | Side::OursStream);
     let api = has_api.then(|| ApiConfig::new(secret.clone()));
-    let (master, tokens) = start_master(workers, store, api)?;
+    let certificate = (side == Side::OursTls).then(|| Certificate::new("master")).transpose()?;
+    let (master, tokens) = start_master(workers, store, api, certificate.as_ref())?;
     let address = match side {
+        Side::OursTls => format!("{TLS}{}", master.listen_addr().ok_or("a master of threads")?),
         Side::OursUnix | Side::OursMessages => hand_out(&master, workers)?,
         _ => master.listen_addr().ok_or("a master of threads")?.to_string(),
     };
@@ -185,7 +195,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
         let outbox = Outbox::default();
-        let db = Arc::new(worker_db(role, &outbox));
+        let db = Arc::new(worker_db(role, &outbox)?);
         Self::with(role, outbox, db, |db, subscriptions| {
             Ok(if role.is_luau {
                 Box::new(luau(TEMPLATE, db, subscriptions)?)
@@ -209,7 +219,7 @@ impl Worker {
         let runtime = runtime(db.clone(), subscriptions.clone())?;
         let worker = Arc::new(WorkerThread::new(role.worker, runtime, 1, subscriptions, db));
         let config = ClientConfig {
-            master: role.address.clone().into(),
+            master: dial(role)?,
             worker_id: role.worker,
             workers: role.workers,
             token: role.token.clone(),
@@ -234,9 +244,50 @@ impl Worker {
 }
 
 /// A worker's way to the master's database.
-pub(super) fn worker_db(role: &Role, outbox: &Outbox) -> WorkerDb {
-    let client = MesophyllDbClient::new(&role.address, role.worker, &role.token);
-    WorkerDb::mesophyll(client, outbox.clone())
+pub(super) fn worker_db(role: &Role, outbox: &Outbox) -> Result<WorkerDb, String> {
+    let client = MesophyllDbClient::over(&dial(role)?, role.worker, &role.token);
+    Ok(WorkerDb::mesophyll(client, outbox.clone()))
+}
+
+/// A worker's way to its master.
+fn dial(role: &Role) -> Result<Dial, String> {
+    let Some(address) = role.address.strip_prefix(TLS) else {
+        return Ok(role.address.clone().into());
+    };
+    let certificate = Certificate::new("worker")?;
+    let files = certificate.files().parse().map_err(|error| format!("{error}"))?;
+    let client = TlsClient::new(Path::new(AUTHORITY), Some(&files));
+    let client = client.map_err(|error| error.to_string())?;
+    Ok(Dial::Tls(Box::new(address.into()), client))
+}
+
+/// What an address begins with that is to be asked over TLS.
+const TLS: &str = "tls:";
+
+/// The product's own certificates for tests.
+const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/tls");
+
+const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/tls/authority.pem");
+
+/// A certificate of them, with its key in a file that nobody else reads, as long as this lives.
+pub(super) struct Certificate {
+    certificate: String,
+    key: LoneFile,
+}
+
+impl Certificate {
+    fn new(name: &str) -> Result<Self, String> {
+        let key = LoneFile::new(&format!("{name}.key"));
+        let is_own = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::copy(format!("{CERTIFICATES}/{name}.key"), &key.0)
+            .and_then(|_| std::fs::set_permissions(&key.0, is_own(0o600)))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { certificate: format!("{CERTIFICATES}/{name}.pem"), key })
+    }
+
+    fn files(&self) -> String {
+        format!("{},{}", self.certificate, self.key.0.display())
+    }
 }
 
 /// Real VMs, all with one template.

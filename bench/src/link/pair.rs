@@ -25,7 +25,9 @@ pub enum Side {
     Ours,
     /// Over the private Unix socket, as a master's own workers are.
     OursUnix,
-    /// The same with two workers, of which the first one drives: it sends messages to the other.
+    /// Over TCP with TLS, each side sure of the other.
+    OursTls,
+    /// As `OursUnix` with two workers, of which the first one drives: it sends messages to the other.
     OursMessages,
     /// Dispatches come through the internal API.
     OursApi,
@@ -39,9 +41,10 @@ pub enum Side {
 }
 
 impl Side {
-    const ALL: [Side; 9] = [
+    const ALL: [Side; 10] = [
         Side::Ours,
         Side::OursUnix,
+        Side::OursTls,
         Side::OursMessages,
         Side::OursApi,
         Side::OursStream,
@@ -55,6 +58,7 @@ impl Side {
         match self {
             Side::Ours => "ours",
             Side::OursUnix => "ours-unix",
+            Side::OursTls => "ours-tls",
             Side::OursMessages => "ours-messages",
             Side::OursApi => "ours-api",
             Side::OursStream => "ours-stream",
@@ -88,6 +92,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                 Some(
                     side @ (Side::Ours
                     | Side::OursUnix
+                    | Side::OursTls
                     | Side::OursMessages
                     | Side::OursApi
                     | Side::OursStream),
@@ -107,9 +112,9 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                 is_luau: *kind == "luau",
             };
             match side(name) {
-                Some(Side::Ours | Side::OursUnix | Side::OursApi | Side::OursStream) => {
-                    ours::worker(&role)
-                }
+                Some(
+                    Side::Ours | Side::OursUnix | Side::OursTls | Side::OursApi | Side::OursStream,
+                ) => ours::worker(&role),
                 Some(Side::OursMessages) => messages::worker(&role),
                 Some(Side::Peer | Side::PeerApi) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),

@@ -194,7 +194,7 @@ fn the_peers_client_reads_our_states_and_refusals() {
 #[test]
 fn messages_of_one_worker_reach_the_other() {
     for is_luau in [false, true] {
-        let (master, tokens) = ours::start_master(2, None, None).expect("a master");
+        let (master, tokens) = ours::start_master(2, None, None, None).expect("a master");
         let address = master.listen_addr().expect("a port").to_string();
         let mut talkers: Vec<_> = (0..)
             .zip(tokens)
