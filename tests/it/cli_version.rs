@@ -41,7 +41,9 @@ fn version_names_commit_features_and_store_layout() {
         ("http2", cfg!(feature = "http2")),
         ("luau", cfg!(feature = "luau")),
         ("postgres", cfg!(feature = "postgres")),
+        ("postgres-tls", cfg!(feature = "postgres-tls")),
         ("sandbox", cfg!(feature = "sandbox")),
+        ("tls", cfg!(feature = "tls")),
     ];
     let built: Vec<&str> = all.into_iter().filter(|one| one.1).map(|one| one.0).collect();
     let built = if built.is_empty() { "no features".to_owned() } else { built.join(", ") };

@@ -8,7 +8,9 @@ pub(in crate::cli) fn line() -> String {
         ("http2", cfg!(feature = "http2")),
         ("luau", cfg!(feature = "luau")),
         ("postgres", cfg!(feature = "postgres")),
+        ("postgres-tls", cfg!(feature = "postgres-tls")),
         ("sandbox", cfg!(feature = "sandbox")),
+        ("tls", cfg!(feature = "tls")),
     ];
     let on: Vec<_> = all.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
     let features = if on.is_empty() { "no features".to_owned() } else { on.join(", ") };
