@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # One of these is enough for each package. All of them let the program be passed on under its own
 # licence, if their text comes along. A commit that adds one says which package needs it, and why
 # that is all right.
-ALLOWED = {"MIT", "Apache-2.0", "Unicode-3.0"}
+ALLOWED = {"MIT", "Apache-2.0", "BSD-3-Clause", "ISC", "Unicode-3.0"}
 
 # What a package contains that is not its own: name, version (from the package's), address, and the
 # folder of its licence. It is in the program although Cargo knows the package only as a part of a
