@@ -96,7 +96,6 @@ fn a_client_finds_its_master_by_a_variable_of_its_own_first() {
     for (address, rule) in
         [("off", "is an address such as"), ("localhost", "is an address such as")]
             .into_iter()
-            .chain([("https://a:1", "is HOST:PORT or http:"), ("tls:a:1", "is HOST:PORT or http:")])
             .chain([
                 ("http://a:1/i", "is an address such as"),
                 ("http://u:p@a:1", "is an address such as"),
@@ -105,6 +104,10 @@ fn a_client_finds_its_master_by_a_variable_of_its_own_first() {
         workers(&[("MESOPHYLL_MASTER_API", address)], &[])
             .expect(3, &format!("MESOPHYLL_MASTER_API {rule}"));
         workers(&[], &["--api", address]).expect(2, &format!("--api {rule}"));
+    }
+    // What speaks TLS is trusted by an authority's file only.
+    for address in ["https://a:1", "tls:a:1"] {
+        workers(&[], &["--api", address]).expect(2, "--tls-ca is missing");
     }
 }
 
@@ -123,7 +126,7 @@ fn an_address_to_listen_at_may_be_written_as_a_url() {
                 .iter()
                 .any(|line| line.starts_with(option) && line.contains(" 127.0.0.1:29451 "))
         );
-        shown(option, "tls:127.0.0.1:29451").expect(2, "as there is no TLS here");
+        shown(option, "tls:127.0.0.1:29451").expect(2, "make a port speak TLS");
     }
     let place = ["worker", "--print-config", "--id", "0", "--workers", "1", "--master"];
     let worker = |master: &str| run_in(&folder, &[&place[..], &[master]].concat(), &[], "");
@@ -255,7 +258,7 @@ fn a_word_that_is_nearly_right_is_answered_with_what_to_write() {
     assert_eq!(run(&["-v"]).stdout, run(&["--version"]).stdout);
     run(&["master", "--log-level", "debug"])
         .expect(2, "unknown option --log-level; did you mean --log?");
-    run(&["log"]).expect(2, "unknown command log; did you mean log-level?");
+    run(&["log"]).expect(2, "unknown command log; did you mean logs?");
     run(&["replay", "-", "-v"])
         .expect(2, "unknown option -v; mesophyll -V shows the version, and --log debug logs more");
 }

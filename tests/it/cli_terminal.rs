@@ -162,7 +162,7 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(complete(&["mesophyll", "wor"]), ["worker", "workers"]);
     assert_eq!(
         complete(&["mesophyll", "master", "--wor"]),
-        ["--workers", "--worker-memory", "--worker-tokens", "--worker-program"]
+        ["--workers", "--worker-certs", "--worker-memory", "--worker-tokens", "--worker-program"]
     );
     assert_eq!(complete(&["mesophyll", "master", "--log", "d"]), ["debug"]);
     assert_eq!(complete(&["mesophyll", "master", "--log", "=", "d"]), ["debug"]);
