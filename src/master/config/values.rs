@@ -104,7 +104,7 @@ pub(super) fn without_scheme<'o>(
         return Err(wrong(
             options,
             name,
-            "is HOST:PORT or http://HOST:PORT, as there is no TLS here",
+            "is HOST:PORT or http://HOST:PORT; --listen-tls and --api-tls make a port speak TLS",
         ));
     }
     Ok(given

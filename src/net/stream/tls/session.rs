@@ -100,12 +100,6 @@ impl TlsStream {
         session.peer_certificates()?.first().map(|certificate| certificate.to_vec())
     }
 
-    /// Whether something that was read waits to be taken.
-    pub fn has_read_ahead(&self) -> bool {
-        let input = self.input.lock();
-        input.read < input.plain.len()
-    }
-
     /// Reads what has come; 0 is the end.
     ///
     /// # Blocks
@@ -154,6 +148,10 @@ impl TlsStream {
     /// is written next.
     fn answer(&self) {
         let Some(mut output) = self.output.try_lock() else { return };
+        // Of a peer that asks and takes nothing no more answers are made; the session keeps one.
+        if output.bytes.len() - output.left > SPARE_BYTES {
+            return;
+        }
         if output.encrypt(&mut self.session.lock(), &[]).is_ok() {
             // What is wrong with the socket is found by the next that uses it.
             let _ = output.send(&self.socket, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
