@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cluster::{EventForwarder, EventToForward};
-use super::event_keys::{EventKey, EventKeys};
+use super::event_keys::{EventKey, EventKeys, KeyClaim};
 use super::event_line::WantedAnswer;
 use super::{Api, InternalEndpoint, OVER_RATE};
 use crate::base::error::DispatchError;
@@ -48,6 +48,16 @@ impl EventDoor {
         let rate = api.rates.clone().zip(caller.map(|caller| caller.user_id));
         let forwarder = api.event_forwarder.clone();
         Self { pool: api.pool.clone(), forwarder, keys: api.event_keys.clone(), rate }
+    }
+
+    /// Remembers the key of an event, if it has one.
+    pub(super) fn claim(&self, key: Option<&EventKey>) -> KeyClaim {
+        key.map_or(KeyClaim::First, |key| self.keys.claim(key, Instant::now()))
+    }
+
+    /// Forgets the key of an event that was not sent: it may come again.
+    pub(super) fn release(&self, key: Option<&EventKey>) {
+        key.into_iter().for_each(|key| self.keys.release(key));
     }
 
     /// Hands an event over; `answer` makes where its answer goes, if one is to come.

@@ -92,6 +92,14 @@ fn wanted_answer(fields: &mut Fields<'_>) -> Result<WantedAnswer, ApiError> {
     }
 }
 
+/// Why nothing more is taken, and streams end.
+pub(super) const STOPS: &str = "the master stops";
+
+/// What becomes of an event that was not handed over when the master stops.
+pub(super) fn not_begun() -> DispatchError {
+    DispatchError::NotSent(STOPS.to_owned())
+}
+
 /// What became of an event that may run still when the master stops.
 pub(super) fn stopped() -> DispatchError {
     DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned())

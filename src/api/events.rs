@@ -15,12 +15,12 @@ use super::admission::Permit;
 use super::dispatch::answer_text;
 use super::error::ApiError;
 use super::event_door::{EventDoor, EventTaken, EventTerms};
-use super::event_keys::{EventKey, EventKeys, KeyClaim};
-use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
+use super::event_keys::{EventKey, EventKeys};
+use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, not_begun, stopped};
 use super::waits::Waits;
 use super::{Api, Call, GATHER_BYTES};
 use crate::base::error::DispatchError;
-use crate::base::limits::{API_BODY_MAX_BYTES, API_EVENTS_UNDER_WAY};
+use crate::base::limits::{API_BODY_MAX_BYTES, API_EVENTS_UNDER_WAY, EVENT_RETRY_EVERY};
 use crate::dispatch::worker_like::next_request_id;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::net::http::{Body, Response};
@@ -28,9 +28,6 @@ use crate::wire::data::{EncodedValue, TenantId};
 
 /// How often is looked whether the API has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// How often one that found no room is tried again.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) fn dispatch_events(
     api: &Api,
@@ -130,7 +127,7 @@ impl EventLines {
             match parsed {
                 _ if is_empty => {}
                 Err(error) => write(text, &whose.refusal(&error)),
-                Ok(line) => match whose.of_claim(self.claim(&line)) {
+                Ok(line) => match whose.of_claim(self.door.claim(line.key.as_ref())) {
                     None => return Some((self.number, line)),
                     Some(refusal) => write(text, &refusal),
                 },
@@ -139,23 +136,17 @@ impl EventLines {
         None
     }
 
-    fn claim(&self, line: &EventLine) -> KeyClaim {
-        let claim = |key: &EventKey| self.door.keys.claim(key, Instant::now());
-        line.key.as_ref().map_or(KeyClaim::First, claim)
-    }
-
     /// Hands a line over; one that finds no room is held.
     fn start(&mut self, number: u64, line: EventLine, text: &mut String) {
         let EventLine { tenant, job, until, want, key } = line;
         let place = (until, number);
         if self.waits.are_over() {
-            let error = DispatchError::NotSent("the master stops".to_owned());
-            release_unsent(&self.door.keys, key.as_ref(), Some(&error));
-            return self.write_result(text, number, Err(error));
+            self.door.release(key.as_ref());
+            return self.write_result(text, number, Err(not_begun()));
         }
         let (id, has_key) = (next_request_id(), key.is_some());
         self.under_way.insert(place, LineUnderWay { tenant, id, want, has_key });
-        let (answers_tx, keys) = (self.answers_tx.clone(), self.door.keys.clone());
+        let (answers_tx, keys) = (&self.answers_tx, &self.door.keys);
         let answer = || {
             let (answers_tx, keys, key) = (answers_tx.clone(), keys.clone(), key.clone());
             // There is room for all that are not answered, and each is answered once. A caller that
@@ -184,7 +175,7 @@ impl EventLines {
 
     /// Writes the answers that are there, and waits for one if there is nothing else to write.
     fn take_answers(&mut self, text: &mut String) {
-        let pause = if self.held.is_some() { RETRY_EVERY } else { LOOK_EVERY };
+        let pause = if self.held.is_some() { EVENT_RETRY_EVERY } else { LOOK_EVERY };
         let until = Instant::now() + pause;
         while text.len() < GATHER_BYTES {
             let first = self.under_way.first_key_value().map(|((deadline, _), _)| *deadline);
@@ -264,9 +255,8 @@ impl Drop for EventLines {
             self.door.cancel(line.tenant, line.id);
         }
         // It was never handed over.
-        if let Some(key) = self.held.take().and_then(|(_, line)| line.key) {
-            self.door.keys.release(&key);
-        }
+        let held = self.held.take().and_then(|(_, line)| line.key);
+        self.door.release(held.as_ref());
     }
 }
 

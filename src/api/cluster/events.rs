@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,7 +17,8 @@ use crate::api::event_keys::EventKey;
 use crate::api::{Api, InternalEndpoint};
 use crate::base::error::DispatchError;
 use crate::base::limits::{
-    EVENT_FORWARD_IDLE_MAX, EVENT_FORWARD_THREADS, EVENTS_TO_FORWARD_BYTES, EVENTS_TO_FORWARD_MAX,
+    EVENT_FORWARD_IDLE_MAX, EVENT_FORWARD_THREADS, EVENT_RETRY_EVERY, EVENTS_TO_FORWARD_BYTES,
+    EVENTS_TO_FORWARD_MAX,
 };
 use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::sync::{Lock, Signal};
@@ -27,9 +28,6 @@ use crate::dispatch::{DispatchResult, Job, Refused, Request, RequestId};
 use crate::net::http::{Response, ResponseBody};
 use crate::wire::data::{CreateEvent, EncodedValue, EventData, Shares, TenantId};
 use crate::wire::json;
-
-/// How often one for which the other master has no room is tried again.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The events that go to other masters.
 pub(in crate::api) struct EventForwarder {
@@ -174,7 +172,7 @@ impl EventForwarder {
     fn forward(&self, event: &EventToForward) -> DispatchResult {
         loop {
             let result = self.forward_once(event);
-            let again = Instant::now() + RETRY_EVERY;
+            let again = Instant::now() + EVENT_RETRY_EVERY;
             let is_busy = matches!(result, Err(DispatchError::Busy(_)));
             if !is_busy || again >= event.request.deadline {
                 return result;

@@ -4,22 +4,22 @@
 //! and the answers come on the threads of workers' links. None of them blocks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
-use crate::api::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, stopped};
+use crate::api::event_line::{
+    self, AnswerOf, EventLine, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
+};
 use crate::base::error::DispatchError;
+use crate::base::limits::EVENT_RETRY_EVERY;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{next_request_id, no_worker_in_time};
 use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, RequestId};
 use crate::net::link::{CloseCause, LinkSender, SendError, WeakLinkSender, close_code};
 use crate::wire::data::TenantId;
 use crate::wire::json;
-
-/// How often is tried again what found no room.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Limit: an id of a caller's, the largest that every JSON reader keeps exact.
 const ID_MAX: u64 = 1 << 53;
@@ -74,13 +74,12 @@ impl StreamEvents {
     fn take_event(self: &Arc<Self>, id: u64, line: EventLine) {
         let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
         let EventLine { tenant, job, until, want, key } = line;
-        let claim = key.as_ref().map(|key| self.door.keys.claim(key, Instant::now()));
-        if let Some(refusal) = claim.and_then(|claim| whose.of_claim(claim)) {
+        if let Some(refusal) = whose.of_claim(self.door.claim(key.as_ref())) {
             return self.say(refusal);
         }
         let event = OpenEvent { id, tenant, until, want, key: key.clone() };
         if let Some((kind, text)) = self.enter(request_id, event, job) {
-            key.iter().for_each(|key| self.door.keys.release(key));
+            self.door.release(key.as_ref());
             self.say(whose.error(kind, false, text));
         }
     }
@@ -97,7 +96,7 @@ impl StreamEvents {
         let must_wait = {
             let mut state = self.state.lock();
             if state.is_closing {
-                return Some(("not_sent", "the master stops"));
+                return Some(("not_sent", STOPS));
             }
             match state.open.take_in(request_id, event) {
                 Ok(()) => {}
@@ -118,7 +117,7 @@ impl StreamEvents {
         let mut state = self.state.lock();
         let mut look_at = until;
         if let Some(job) = job {
-            look_at = until.min(Instant::now() + RETRY_EVERY);
+            look_at = until.min(Instant::now() + EVENT_RETRY_EVERY);
             if !state.open.hold(request_id, tenant, job) {
                 let has_ended = state.open.end(request_id).is_none();
                 let why = ("busy", "its tenant has no room, and too much is held already");
@@ -201,7 +200,7 @@ impl StreamEvents {
         self.expire(now);
         self.offer_held();
         let mut state = self.state.lock();
-        let retry_at = state.open.holds_any().then(|| now + RETRY_EVERY);
+        let retry_at = state.open.holds_any().then(|| now + EVENT_RETRY_EVERY);
         let deadline = state.open.first_deadline().map(|(until, _)| until);
         let next = [retry_at, deadline].into_iter().flatten().fold(at, Instant::min);
         state.beat_at = Some(next);
@@ -235,8 +234,8 @@ impl StreamEvents {
         is_sent: bool,
         text: impl FnOnce(AnswerOf, WantedAnswer) -> Option<String>,
     ) {
-        if let (Some(key), false) = (&event.key, is_sent) {
-            self.door.keys.release(key);
+        if !is_sent {
+            self.door.release(event.key.as_ref());
         }
         let whose = AnswerOf("id", Some(event.id));
         if let Some(text) = text(whose, event.want) {
@@ -312,7 +311,7 @@ impl StreamEvents {
             state.sending += held.len();
             held
         };
-        let error = DispatchError::NotSent("the master stops".to_owned());
+        let error = not_begun();
         for event in held {
             self.answer_ended(&event, false, |whose, _| Some(whose.dispatch_error(&error)));
         }
@@ -337,9 +336,7 @@ impl StreamEvents {
         (state.is_closing, state.is_abandoned) = (true, true);
         let held = state.open.end_held();
         drop(state);
-        held.iter().filter_map(|event| event.key.as_ref()).for_each(|key| {
-            self.door.keys.release(key);
-        });
+        held.iter().for_each(|event| self.door.release(event.key.as_ref()));
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 use self::events::StreamEvents;
 use super::error::{ApiError, Code};
 use super::event_door::EventDoor;
-use super::event_line::LineTerms;
+use super::event_line::{LineTerms, STOPS};
 use super::{Api, Call};
 use crate::base::limits::{
     MESSAGE_MAX_BYTES, STREAM_CREDITS, STREAM_PING_EVERY, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
@@ -164,9 +164,6 @@ impl Streams {
         open.into_iter().for_each(|(link, _)| link.join_until(deadline));
     }
 }
-
-/// Why streams end.
-const STOPS: &str = "the master stops";
 
 struct StreamHandler {
     events: Arc<StreamEvents>,

@@ -38,6 +38,9 @@ pub const EVENT_FORWARD_THREADS: usize = 16;
 /// How long such a thread stays without work.
 pub const EVENT_FORWARD_IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// How often an event that found no room is offered again.
+pub const EVENT_RETRY_EVERY: Duration = Duration::from_millis(20);
+
 /// Limit: a key of an event.
 pub const EVENT_KEY_MAX_BYTES: usize = 128;
 
