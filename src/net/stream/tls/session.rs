@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{SendFlags, send};
-use rustls::{Connection, HandshakeKind};
+use rustls::Connection;
 
 use crate::base::sync::Lock;
 use crate::net::stream::Stream;
@@ -84,7 +84,7 @@ impl TlsStream {
         let cipher = vec![0; READ_BYTES].into_boxed_slice();
         let mut input = TlsInput { cipher, plain: Vec::new(), read: 0, is_at_end: false };
         // What came with the end of the handshake.
-        input.take_plain(&mut session)?;
+        take_plain(&mut input.plain, &mut session)?;
         let (input, output) = (Lock::new(input), Lock::default());
         Ok(Self { socket, session: Lock::new(session), input, output })
     }
@@ -217,10 +217,6 @@ impl TlsInput {
         }
         len
     }
-
-    fn take_plain(&mut self, session: &mut Connection) -> io::Result<()> {
-        take_plain(&mut self.plain, session)
-    }
 }
 
 fn take_plain(plain: &mut Vec<u8>, session: &mut Connection) -> io::Result<()> {
@@ -275,7 +271,6 @@ fn exchange(socket: &Stream, session: &mut Connection, deadline: Instant) -> io:
     while session.is_handshaking() || session.wants_write() {
         session.complete_io(&mut io).map(drop)?;
     }
-    debug_assert!(session.handshake_kind() != Some(HandshakeKind::Resumed), "there are no tickets");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -52,7 +52,7 @@ fn with_files(
     builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     files: Option<&CertificateFiles>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let config = match files {
+    let mut config = match files {
         None => builder.with_no_client_auth(),
         Some(files) => {
             let identity = files.read()?;
@@ -61,6 +61,8 @@ fn with_files(
                 .map_err(|error| TlsError(format!("{files}: {error}")))?
         }
     };
+    // As decision 0042 has it, also if the peer offers one.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
