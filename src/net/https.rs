@@ -2,7 +2,7 @@
 //!
 //! Runs on the thread that asks. Deadlines are ureq's.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Error};
 
 use super::link::connect_tcp;
-use super::stream::Stream;
 use super::stream::tls::TlsClient;
+use super::stream::{Stream, is_again};
 
 /// Of a phase for which ureq knows no limit.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -125,11 +125,7 @@ fn until(
             return Err(Error::Timeout(timeout.reason));
         }
         match call(left) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) => {}
+            Err(error) if is_again(&error) => {}
             result => return Ok(result?),
         }
     }

@@ -46,6 +46,12 @@ pub fn names_a_listener(address: &str) -> bool {
     port.is_some_and(|port: u16| port != 0)
 }
 
+/// Whether a call ended without a result: by its timeout, which need not be the deadline, or by a
+/// signal.
+pub fn is_again(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {

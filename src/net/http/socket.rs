@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_again};
 
 /// A connection with deadlines.
 pub(super) struct Socket {
@@ -135,9 +135,4 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
 /// would spin.
 fn serves(armed: Option<Duration>, left: Duration) -> bool {
     armed.is_some_and(|armed| armed <= left && armed >= left / 2)
-}
-
-/// The call ended without a result: its timeout (which need not be the deadline), or a signal.
-fn is_again(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

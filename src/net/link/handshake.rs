@@ -147,11 +147,22 @@ pub fn connect(
 ) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + timeout;
     let socket = connect_tcp(addresses, timeout)?;
-    connect_over(name, socket, host, path_and_query, None, deadline, limits, serve)
+    let target = LinkTarget { host, path_and_query, bearer: None };
+    connect_over(name, socket, &target, deadline, limits, serve)
 }
 
-/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, with a token in the
-/// header if there is one, and starts the link.
+/// What a link is asked for: `ws://{host}{path_and_query}`.
+#[derive(Clone, Copy)]
+pub struct LinkTarget<'t> {
+    /// What the peer is called.
+    pub host: &'t str,
+    /// Where the link is, at the peer.
+    pub path_and_query: &'t str,
+    /// The token for the header, if it is not in the query.
+    pub bearer: Option<&'t str>,
+}
+
+/// Asks for a link over a connection that was just made, and starts it.
 ///
 /// # Blocks
 /// Until the handshake is done or the deadline; `shutdown(Both)` of another handle on the socket
@@ -159,13 +170,10 @@ pub fn connect(
 ///
 /// # Errors
 /// See [`ConnectError`]. Never carries the query, which holds a token.
-#[allow(clippy::too_many_arguments)]
 pub fn connect_over(
     name: &str,
     socket: Stream,
-    host: &str,
-    path_and_query: &str,
-    bearer: Option<&str>,
+    &LinkTarget { host, path_and_query, bearer }: &LinkTarget<'_>,
     deadline: Instant,
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,

@@ -22,7 +22,7 @@ mod stats;
 mod writer;
 
 pub use handshake::{
-    ConnectError, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp,
+    ConnectError, LinkTarget, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp,
 };
 pub use pending::{Pending, Registered};
 pub use queue::SendError;

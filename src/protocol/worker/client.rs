@@ -21,7 +21,8 @@ use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Job, Request, RequestId};
 use crate::net::link::{
-    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, close_code,
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, LinkTarget, Pulse,
+    close_code,
 };
 use crate::net::stream::Stream;
 use crate::wire::WireError;
@@ -285,9 +286,7 @@ impl ClientRun {
         let link = link::connect_over(
             "master",
             socket,
-            config.master.host(),
-            &query,
-            bearer,
+            &LinkTarget { host: config.master.host(), path_and_query: &query, bearer },
             deadline,
             &config.link_limits,
             serve,

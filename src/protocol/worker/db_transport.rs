@@ -24,7 +24,7 @@ use crate::base::limits::{
 };
 use crate::net::broker::Ask;
 use crate::net::lookup::Lookup;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_again};
 
 /// Where the master is.
 pub(super) fn lookup(master: &Dial) -> Lookup {
@@ -225,9 +225,4 @@ fn arm(
         *armed = Some(left);
     }
     Ok(())
-}
-
-/// The call ended without a result: its timeout (which need not be the deadline), or a signal.
-fn is_again(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
