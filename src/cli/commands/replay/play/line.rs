@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::base::error::DispatchError;
@@ -42,6 +43,15 @@ struct LineFields<'a> {
     author: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+    // What a stream's line says of its answer besides: each one is waited for here.
+    #[serde(default, rename = "id")]
+    _id: IgnoredAny,
+    #[serde(default, rename = "deadline_ms")]
+    _deadline_ms: IgnoredAny,
+    #[serde(default, rename = "want")]
+    _want: IgnoredAny,
+    #[serde(default, rename = "key")]
+    _key: IgnoredAny,
 }
 
 /// Reads a line.
@@ -99,6 +109,14 @@ mod tests {
                 .expect("valid");
         assert_eq!(event.event.name, "A");
         assert_eq!(event.event.author.as_deref(), Some("9"));
+    }
+
+    #[test]
+    fn a_line_of_a_stream_is_one_of_a_replay() {
+        let line = br#"{"id":1,"tenant":"guild:1","name":"E","data":[1],"author":"7",
+            "deadline_ms":5000,"want":"ack","key":"k"}"#;
+        let event = parse(line).expect("valid");
+        assert_eq!((event.event.name.as_str(), event.event.author.as_deref()), ("E", Some("7")));
     }
 
     #[test]
