@@ -34,6 +34,8 @@ pub const AIMS: &[Aim] = &[
     Aim { case: "dispatch_tiny_64", bound: Bound::AsyncAtLeast(3.5) },
     Aim { case: "dispatch_tiny_1024", bound: Bound::AsyncAtLeast(4.0) },
     Aim { case: "dispatch_2k_64", bound: Bound::AsyncAtLeast(4.0) },
+    Aim { case: "dispatch_rtt_tiny_tls_p50_vs_tcp", bound: Bound::FloorAtMost(1.25) },
+    Aim { case: "dispatch_tiny_tls_64_vs_tcp", bound: Bound::FloorAtLeast(0.8) },
     Aim { case: "nowait_tiny", bound: Bound::AsyncAtLeast(3.0) },
     Aim { case: "dispatch_10m_p50", bound: Bound::AsyncAtMost(0.8) },
     Aim { case: "api_dispatch_64", bound: Bound::AsyncAtLeast(1.5) },
