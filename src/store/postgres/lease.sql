@@ -46,8 +46,16 @@ $$;
 CREATE OR REPLACE FUNCTION mesophyll_take(by uuid, wanted integer[])
 RETURNS TABLE (taken integer, at bigint) LANGUAGE plpgsql AS $$
 DECLARE holder uuid; BEGIN
+    -- What has no owner at all needs no look at one: all of a first start go at once. A row that
+    -- has got an owner since the statement began is looked at again, and left alone.
+    RETURN QUERY UPDATE mesophyll_shard s
+        SET owner = by, epoch = s.epoch + 1, since = clock_timestamp()
+        WHERE s.owner IS NULL AND s.shard = ANY (wanted) AND (SELECT mesophyll_gets(by))
+            AND pg_try_advisory_xact_lock(1835365236, s.shard)
+        RETURNING s.shard, s.epoch;
     FOR taken IN SELECT s.shard FROM mesophyll_shard s
-        WHERE s.shard = ANY (wanted) AND (SELECT mesophyll_gets(by)) ORDER BY s.owner, s.shard
+        WHERE s.shard = ANY (wanted) AND s.owner IS DISTINCT FROM by AND (SELECT mesophyll_gets(by))
+        ORDER BY s.owner, s.shard
     LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(1835365236, taken);
         SELECT s.owner INTO holder FROM mesophyll_shard s WHERE s.shard = taken;
