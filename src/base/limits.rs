@@ -361,6 +361,16 @@ pub const IO_THREADS: usize = 8;
 /// Limit: source text of one template module: parse and compile cannot be interrupted.
 pub const SOURCE_MAX_BYTES: usize = 192 * 1024;
 
+/// Limit: modules of one tenant's own template. All of them are one record, which bounds their
+/// bytes.
+pub const TENANT_MODULES_MAX: usize = 64;
+
+/// Limit: bytes of the name of one of them.
+pub const MODULE_NAME_MAX_BYTES: usize = 128;
+
+/// Limit: versions of a tenant's own template that are kept when they are replaced.
+pub const TEMPLATE_VERSIONS_KEPT: usize = 10;
+
 /// Limit: live data of one VM (docs/templates.md); more is a memory error, which discards the VM.
 pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
 

@@ -23,6 +23,7 @@ pub mod shop;
 pub mod shop_patterns;
 mod state;
 mod states;
+mod template_history;
 mod url;
 
 use std::sync::Arc;
@@ -427,9 +428,10 @@ impl Usage {
     /// # Errors
     /// `Refused`: it would be more than the quota.
     pub fn after_set(self, old: Option<u64>, new: u64, quota: Quota) -> Result<Self, DbError> {
-        let records = self.records + u64::from(old.is_none());
+        // What takes nothing is not counted.
+        let records = self.records + u64::from(old.is_none() && new > 0);
         let bytes = (self.bytes + new).saturating_sub(old.unwrap_or(0));
-        if records > quota.records && old.is_none() {
+        if records > quota.records && old.is_none() && new > 0 {
             return Err(DbError::Refused(format!(
                 "a tenant has at most {} records",
                 quota.records
@@ -444,14 +446,26 @@ impl Usage {
         Ok(Self { records, bytes })
     }
 
+    /// The usage with one more record of so many bytes, without a look at the quota.
+    pub fn with(self, bytes: u64) -> Self {
+        Self { records: self.records + u64::from(bytes > 0), bytes: self.bytes + bytes }
+    }
+
     /// The usage after a record of `old` bytes was deleted.
     pub fn after_delete(self, old: u64) -> Self {
-        Self { records: self.records.saturating_sub(1), bytes: self.bytes.saturating_sub(old) }
+        let counted = u64::from(old > 0);
+        Self {
+            records: self.records.saturating_sub(counted),
+            bytes: self.bytes.saturating_sub(old),
+        }
     }
 }
 
-/// What one record takes of its tenant's quota.
+/// What one record takes of its tenant's quota; 0: it is not counted.
 pub fn charge(key: &str, scopes: &Scopes, value_bytes: usize) -> u64 {
+    if rules::is_replaced_template(scopes) {
+        return 0;
+    }
     let scopes: usize = scopes.as_slice().iter().map(String::len).sum();
     (key.len() + scopes + value_bytes) as u64
 }

@@ -16,7 +16,7 @@ use crate::wire;
 use crate::wire::data::{
     DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY,
     MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE, Scopes,
-    TenantState,
+    TEMPLATE_HISTORY_SCOPE, TEMPLATE_KEY, TEMPLATE_SCOPE, TemplateSources, TenantState,
 };
 use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
@@ -45,7 +45,32 @@ pub fn check_key(key: &str) -> Result<(), DbError> {
 
 /// Whether a record is its tenant's own template (docs/operations.md).
 pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
-    key == "main" && matches!(scopes.as_slice(), [scope] if scope == "template")
+    key == TEMPLATE_KEY && matches!(scopes.as_slice(), [scope] if scope == TEMPLATE_SCOPE)
+}
+
+/// Whether an operation would write such a version, which a worker must not: nothing would bound
+/// what it stores.
+pub(super) fn writes_replaced_templates(op: &KeyValueOp) -> bool {
+    match op {
+        KeyValueOp::Set { scopes, .. } | KeyValueOp::Delete { scopes, .. } => {
+            is_replaced_template(scopes)
+        }
+        KeyValueOp::Get { .. } | KeyValueOp::ListScopes | KeyValueOp::Find { .. } => false,
+    }
+}
+
+/// Checks what is to be a tenant's own template.
+///
+/// # Errors
+/// `Refused`: it is neither a text nor modules by name.
+pub(super) fn check_template(value: &EncodedValue) -> Result<(), DbError> {
+    let value = wire::pack::value::decode(value).map_err(|error| refused(error.to_string()))?;
+    TemplateSources::of(value).map(drop).map_err(refused)
+}
+
+/// Whether a record is a version of a template that was replaced, which no quota counts.
+pub(super) fn is_replaced_template(scopes: &Scopes) -> bool {
+    matches!(scopes.as_slice(), [scope] if scope == TEMPLATE_HISTORY_SCOPE)
 }
 
 /// Whether a record says which messages its tenant receives.

@@ -16,6 +16,7 @@ use super::message_rules::{MessageRules, MessageRulesCache};
 use super::shop::ShopLook;
 use super::shop_patterns::ShopPatterns;
 use super::states::{StateListener, States, TemplateListener};
+use super::template_history::TemplateHistory;
 use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
     StoreFigures, Usage, rules,
@@ -91,6 +92,7 @@ pub struct DbState {
     options: DbOptions,
     states: States,
     template_listener: SharedLock<Option<TemplateListener>>,
+    template_history: TemplateHistory,
     message_rules: MessageRulesCache,
     shop_listener: SharedLock<Option<ShopListener>>,
     clock: ScriptClock,
@@ -138,6 +140,7 @@ impl DbState {
             options,
             states: States::default(),
             template_listener: SharedLock::default(),
+            template_history: TemplateHistory::default(),
             message_rules: MessageRulesCache::default(),
             shop_listener: SharedLock::default(),
             clock: ScriptClock::default(),
@@ -341,6 +344,9 @@ impl DbState {
     pub fn ask(&self, caller: Caller, op: DbOp) -> Result<DbAnswer, DbError> {
         op.tenant().map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
         match op {
+            DbOp::Kv(_, op) if rules::writes_replaced_templates(&op) => {
+                Err(rules::refused("what was replaced of a template is written by the master"))
+            }
             DbOp::Kv(tenant, op) => self.kv(tenant, op),
             DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }) => {
                 self.global_find(&query, &scope).map(DbAnswer::Entries)
@@ -384,6 +390,9 @@ impl DbState {
             KeyValueOp::Set { scopes, key, value } => self.set_record(tenant, scopes, key, value),
             KeyValueOp::Delete { scopes, key } => {
                 let watched = WatchedRecord::of(&key, &scopes);
+                let _replacing = (watched == WatchedRecord::Template)
+                    .then(|| self.template_history.keep(&self.store, tenant, None, self.now()))
+                    .transpose()?;
                 let written = self
                     .store
                     .ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
@@ -401,9 +410,17 @@ impl DbState {
     ) -> Result<DbAnswer, DbError> {
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
         let watched = WatchedRecord::of(&key, &scopes);
-        if watched == WatchedRecord::ShopPatterns {
-            ShopPatterns::of(&value)?;
-        }
+        let _replacing = match watched {
+            WatchedRecord::ShopPatterns => {
+                ShopPatterns::of(&value)?;
+                None
+            }
+            WatchedRecord::Template => {
+                rules::check_template(&value)?;
+                Some(self.template_history.keep(&self.store, tenant, Some(&value), self.now())?)
+            }
+            WatchedRecord::Nothing | WatchedRecord::MessageRules => None,
+        };
         // A tenant at its quota has its errors recorded too; how much they take is bounded.
         let is_errors = rules::is_errors(&key, &scopes);
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
@@ -505,7 +522,7 @@ mod tests {
     use super::*;
     use crate::base::sync::Lock;
     use crate::store::memory::MemoryStore;
-    use crate::wire::data::EncodedJson;
+    use crate::wire::data::{EncodedJson, KhronosValue};
 
     fn state(events: &[&str]) -> TenantState {
         TenantState {
@@ -525,7 +542,7 @@ mod tests {
         scopes: &[&str],
     ) -> Result<DbAnswer, DbError> {
         let scopes = Scopes::new(scopes.iter().copied());
-        let value = EncodedValue::null();
+        let value = crate::wire::pack::value::encode(&KhronosValue::Text("return 1".to_owned()));
         db.kv(tenant, KeyValueOp::Set { scopes, key: key.to_owned(), value })
     }
 

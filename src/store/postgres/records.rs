@@ -294,9 +294,9 @@ impl Work for SetWork {
     /// and in more if another writer came in between or the usage has to be counted.
     fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault> {
         let mut outcome = replace(session, self);
-        // The second time its row is known.
+        // The second time its row is known. The function counts each new row.
         for _ in 0..2 {
-            if outcome.is_ok() && self.found.is_none() {
+            if outcome.is_ok() && self.found.is_none() && self.charge() > 0 {
                 outcome = set_all(session, &mut [&mut *self], None);
             }
         }
@@ -315,7 +315,7 @@ impl Work for SetWork {
     }
 
     fn joint(&mut self) -> Option<Joint<'_>> {
-        Some(Joint::Set(self))
+        (self.charge() > 0).then_some(Joint::Set(self))
     }
 }
 
@@ -570,7 +570,7 @@ fn count(session: &mut PgSession, owner: &Owner) -> Result<Usage, SessionFault> 
             let (key, scopes) = (row.try_get::<_, String>(1)?, scopes_of(row)?);
             let bytes = charge(&key, &scopes, value_bytes(row, 2)?);
             if seen.insert((key, scopes)) {
-                usage = Usage { records: usage.records + 1, bytes: usage.bytes + bytes };
+                usage = usage.with(bytes);
             }
             Ok(())
         },

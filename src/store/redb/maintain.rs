@@ -167,12 +167,13 @@ fn check_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<
         );
         let has = Scopes::new(has);
         let counted = usage.entry(tenant_key(tenant).to_vec()).or_default();
-        counted.records += 1;
-        counted.bytes += charge(key, &has, record.value.len());
+        *counted = counted.with(charge(key, &has, record.value.len()));
         for scope in has.as_slice() {
             *scopes.entry(scope_key(tenant, scope)).or_default() += 1;
         }
     }
+    // Of a tenant that has nothing that counts there is no row.
+    usage.retain(|_, counted| *counted != Usage::default());
     let mut seen = HashSet::new();
     for row in snapshot.open_table(USAGE)?.range::<&[u8]>(..)? {
         let (tenant, kept) = row?;

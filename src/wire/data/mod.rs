@@ -15,6 +15,7 @@ mod sandbox;
 pub mod sharding;
 mod shares;
 mod shop_update;
+mod template_sources;
 mod tenant_id;
 mod tenant_message;
 mod tenant_state;
@@ -34,6 +35,7 @@ pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
 pub use sandbox::{Sandbox, SandboxMode};
 pub use shares::{HeldShare, IdMap, Shares};
 pub use shop_update::{SHOP_UPDATE, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE};
+pub use template_sources::{TEMPLATE_HISTORY_SCOPE, TEMPLATE_KEY, TEMPLATE_SCOPE, TemplateSources};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_message::{
     MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, TENANT_MESSAGE, TenantMessage,

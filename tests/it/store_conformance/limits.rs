@@ -3,7 +3,7 @@
 use mesophyll::base::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
 use mesophyll::store::{Quota, Usage};
 use mesophyll::wire;
-use mesophyll::wire::data::{KhronosValue, Scopes};
+use mesophyll::wire::data::{EncodedValue, KeyValueOp, KhronosValue, Scopes};
 
 use super::{OTHER, TENANT, quota, scopes};
 use crate::support::db::{Door, Kept, TestDb, Typed, refusal, text};
@@ -17,6 +17,7 @@ every_database! {
     a_refused_set_leaves_the_record_as_it_was,
     the_quota_of_records_is_exact,
     the_quota_of_bytes_is_exact,
+    versions_of_a_template_take_nothing_of_the_quota,
     a_find_answers_up_to_16_mib,
 }
 
@@ -167,6 +168,45 @@ fn the_quota_of_bytes_is_exact(kept: Kept, door: Door) {
     assert_eq!(used(), Usage { records: 1, bytes: 308 });
     db.delete("67890", &["abc"]);
     assert_eq!(used(), Usage::default());
+}
+
+fn versions_of_a_template_take_nothing_of_the_quota(kept: Kept, door: Door) {
+    let options = quota(Quota { records: 2, bytes: 1000 });
+    let db = TestDb::with(kept, door, options, 1);
+    let template = |value: Option<EncodedValue>| {
+        let (scopes, key) = (scopes(&["template"]), "main".to_owned());
+        let op = match value {
+            Some(value) => KeyValueOp::Set { scopes, key, value },
+            None => KeyValueOp::Delete { scopes, key },
+        };
+        db.state.kv(TENANT, op).expect("done");
+    };
+    let version = |number: u32| text(&format!("return {number}{}", " ".repeat(400)));
+    (1..=15).for_each(|number| template(Some(version(number))));
+    let keys = |from: u32, to: u32| -> Vec<_> {
+        let row = |number| (format!("{number:08}"), vec!["#template".to_owned()]);
+        (from..=to).map(row).collect()
+    };
+    assert_eq!(db.found("%", &["#template"]), keys(5, 14));
+    assert_eq!(db.value("00000014", &["#template"]), Some(version(14)));
+    let used = || db.state.kv_usage(TENANT).expect("readable");
+    let counted = Usage {
+        records: 1,
+        bytes: ("main".len() + "template".len() + version(1).as_bytes().len() + 1) as u64,
+    };
+    assert_eq!(used(), counted);
+    db.put("k", &["s"], "v");
+    refusal(db.set("one more", &["s"], text("v")));
+    // The same again is no version.
+    template(Some(version(15)));
+    assert_eq!(db.found("%", &["#template"]).len(), 10);
+    template(None);
+    assert_eq!(db.found("%", &["#template"]), keys(6, 15));
+    assert_eq!(used().records, 1);
+    // A worker has no hand in it.
+    refusal(db.set("00000014", &["#template"], text("return 'forged'")));
+    refusal(db.tenants.kv_delete(TENANT, scopes(&["#template"]), "00000014".to_owned()));
+    assert_eq!(db.value("00000014", &["#template"]), Some(version(14)));
 }
 
 fn a_find_answers_up_to_16_mib(kept: Kept, door: Door) {
