@@ -114,9 +114,10 @@ impl Host {
         self.program.borrow_mut().get_or_insert_with(|| program.clone());
     }
 
-    /// Whether the VM has begun to run another template than this one.
-    pub(super) fn runs_another(&self, program: &Compiled) -> bool {
-        self.program.borrow().as_ref().is_some_and(|held| held != program)
+    /// Whether the VM has begun to run another template than this one, or finds other modules.
+    pub(super) fn runs_another(&self, program: &Compiled, templates: &Templates) -> bool {
+        !self.templates.is_same(templates)
+            || self.program.borrow().as_ref().is_some_and(|held| held != program)
     }
 
     pub(super) fn add_event(&self, id: u64, event: CreateEvent) {

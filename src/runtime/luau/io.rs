@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::mailbox::Mailbox;
 use super::outside::Charge;
+use super::program::OwnTemplate;
 use super::templates::Compiled;
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -91,7 +92,7 @@ pub(super) struct IoDone {
 /// The result of each kind of work.
 pub(super) enum IoOutput {
     /// A tenant's own template, if it has one.
-    Program(Result<Option<Compiled>, DbError>),
+    Program(Result<Option<OwnTemplate>, DbError>),
     /// A compiled script.
     Script(Compiled),
     /// What the database answered.
@@ -129,7 +130,8 @@ impl IoPurpose {
     /// The most that its result may take: the answer as bytes, and what is made of it.
     pub(super) fn result_max(self) -> usize {
         let answer = match self {
-            IoPurpose::Program(_) | IoPurpose::Script(_) => SOURCE_MAX_BYTES,
+            IoPurpose::Program(_) => KV_VALUE_MAX_BYTES,
+            IoPurpose::Script(_) => SOURCE_MAX_BYTES,
             IoPurpose::Task { asked, .. } => match asked.call {
                 Some(DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind) => KV_FIND_MAX_BYTES,
                 Some(DbCall::Get) => KV_VALUE_MAX_BYTES,

@@ -3,6 +3,7 @@
 //!
 //! Part of a tenant, on its executor; reading and compiling happens on the I/O threads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,27 @@ use super::outside::ChargeKind;
 use super::templates::{Compiled, MAIN, MAIN_FILE, TemplateCache, Templates};
 use super::tenant::Tenant;
 use crate::base::error::{DbError, DispatchError};
-use crate::wire::data::{DbAnswer, DbOp, KeyValueOp, KvRecord, Scopes};
-use crate::wire::pack::walk::{Token, Walk};
+use crate::wire::data::{
+    DbAnswer, DbOp, KeyValueOp, KvRecord, Scopes, TEMPLATE_KEY, TEMPLATE_SCOPE, TemplateSources,
+};
+use crate::wire::pack::value::decode;
 
 /// The template that a tenant's events run.
 pub(super) struct TenantProgram {
     state: ProgramState,
     last_load: u64,
-    /// The templates that the tenant runs with, and the edition of the template cache when it last
-    /// looked for others.
-    templates: Arc<Templates>,
+    /// The templates of all tenants, and the edition of the template cache when it last looked for
+    /// others.
+    shared: Arc<Templates>,
     edition: u64,
+    /// What the tenant runs with: its own modules before those, if it was seen to have some.
+    templates: Arc<Templates>,
+}
+
+/// A tenant's own template, compiled.
+pub(super) struct OwnTemplate {
+    main: Compiled,
+    modules: HashMap<String, Compiled>,
 }
 
 enum ProgramState {
@@ -37,8 +48,9 @@ impl TenantProgram {
         // First the edition: templates that come right after it are looked at once too often, and
         // never too seldom.
         let edition = cache.edition();
-        let templates = cache.current();
-        Self { state: ProgramState::Unknown, last_load: 0, templates, edition }
+        let shared = cache.current();
+        let templates = shared.clone();
+        Self { state: ProgramState::Unknown, last_load: 0, shared, edition, templates }
     }
 
     /// The template, if it is loaded.
@@ -73,9 +85,10 @@ impl Tenant {
         if std::mem::replace(&mut self.program.edition, edition) == edition {
             return;
         }
-        let templates = core.shared.template_cache.current();
-        if !Arc::ptr_eq(&templates, &self.program.templates) {
-            self.program.templates = templates;
+        let shared = core.shared.template_cache.current();
+        if !Arc::ptr_eq(&shared, &self.program.shared) {
+            self.program.templates = shared.clone();
+            self.program.shared = shared;
             self.retire();
         }
         self.template_changed(core);
@@ -92,11 +105,11 @@ impl Tenant {
         program.state = ProgramState::Loading(load);
         let (tenant, limit) = (self.id, core.limits().source_bytes);
         let work: IoWork = Box::new(move |db| {
-            let op = KeyValueOp::Get { scopes: Scopes::new(["template"]), key: MAIN.to_owned() };
-            let record = db.ask(DbOp::Kv(tenant, op)).and_then(DbAnswer::into_record);
-            IoOutput::Program(
-                record.map(|record| record.map(|record| own_template(&record, limit))),
-            )
+            let (scopes, key) = (Scopes::new([TEMPLATE_SCOPE]), TEMPLATE_KEY.to_owned());
+            let get = KeyValueOp::Get { scopes, key };
+            let record = db.ask(DbOp::Kv(tenant, get)).and_then(DbAnswer::into_record);
+            let own = record.map(|record| record.map(|record| OwnTemplate::of(&record, limit)));
+            IoOutput::Program(own)
         });
         let charge = self.outside.charge(ChargeKind::Call, 0);
         if self.start_io(core, IoPurpose::Program(load), work, charge).is_err() {
@@ -113,18 +126,22 @@ impl Tenant {
         if !matches!(self.program.state, ProgramState::Loading(current) if current == load) {
             return;
         }
-        let program = match output {
-            IoOutput::Program(Ok(Some(own))) => own,
-            IoOutput::Program(Ok(None)) => self.program.templates.main(),
+        let shared = self.program.shared.clone();
+        let (program, templates) = match output {
+            IoOutput::Program(Ok(Some(own))) => {
+                (own.main, Templates::of_tenant(own.modules, shared))
+            }
+            IoOutput::Program(Ok(None)) => (shared.main(), shared),
             IoOutput::Program(Err(error)) => return self.program_failed(core, &error),
             _ => {
                 return self
                     .program_failed(core, &DbError::Internal("it could not be read".to_owned()));
             }
         };
-        if self.vm.current().is_some_and(|vm| vm.host.runs_another(&program)) {
+        if self.vm.current().is_some_and(|vm| vm.host.runs_another(&program, &templates)) {
             self.retire();
         }
+        self.program.templates = templates;
         self.program.state = ProgramState::Ready(program);
     }
 
@@ -173,9 +190,23 @@ impl Tenant {
     }
 }
 
-fn own_template(record: &KvRecord, limit: usize) -> Compiled {
-    match Walk::new(&record.value).next() {
-        Ok(Some(Token::Text(source))) => Compiled::from_source(MAIN_FILE, source.as_bytes(), limit),
-        _ => Compiled::missing(MAIN_FILE, "the tenant's template is not text"),
+impl OwnTemplate {
+    /// That of a record. One that is none fails as a template that does not compile.
+    fn of(record: &KvRecord, limit: usize) -> Self {
+        let value = decode(&record.value).map_err(|error| error.to_string());
+        match value.and_then(TemplateSources::of) {
+            Ok(sources) => {
+                let compiled = |name: &str, source: &str| {
+                    Compiled::from_source(&format!("{name}.luau"), source.as_bytes(), limit)
+                };
+                let main = compiled(MAIN, &sources.main);
+                let modules = sources.modules.into_iter().map(|(name, source)| {
+                    let module = compiled(&name, &source);
+                    (name, module)
+                });
+                Self { main, modules: modules.collect() }
+            }
+            Err(why) => Self { main: Compiled::missing(MAIN_FILE, &why), modules: HashMap::new() },
+        }
     }
 }

@@ -127,6 +127,8 @@ fn compile(name: &str, source: &[u8], limit: usize) -> Result<Vec<u8>, Finding> 
 #[derive(Default)]
 pub(super) struct Templates {
     modules: HashMap<String, Compiled>,
+    /// Where those are that it does not have: of a tenant's own, those of all tenants.
+    others: Option<Arc<Templates>>,
 }
 
 impl Templates {
@@ -145,7 +147,24 @@ impl Templates {
             }
             (file.module.clone(), compiled)
         });
-        Ok(Self { modules: compiled.collect() })
+        Ok(Self { modules: compiled.collect(), others: None })
+    }
+
+    /// A tenant's own modules before those of all tenants.
+    pub(super) fn of_tenant(modules: HashMap<String, Compiled>, others: Arc<Self>) -> Arc<Self> {
+        if modules.is_empty() {
+            return others;
+        }
+        Arc::new(Self { modules, others: Some(others) })
+    }
+
+    /// Whether what is required of these and of those is the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let others = |of: &Self| of.others.as_ref().map(Arc::as_ptr);
+        std::ptr::eq(self, other)
+            || (self.others.is_some()
+                && others(self) == others(other)
+                && self.modules == other.modules)
     }
 
     /// What a tenant without a template of its own runs.
@@ -161,7 +180,8 @@ impl Templates {
 
     /// A module by its full name.
     pub(super) fn module(&self, name: &str) -> Option<&Compiled> {
-        self.modules.get(name)
+        let others = || self.others.as_ref().and_then(|others| others.module(name));
+        self.modules.get(name).or_else(others)
     }
 
     /// The full name of the module that `name` means in the module `from`.
@@ -169,7 +189,7 @@ impl Templates {
     /// # Errors
     /// There is none, or the name leads out of the templates; the text says which.
     pub(super) fn resolve(&self, from: &str, name: &str) -> Result<String, String> {
-        resolve(|module| self.modules.contains_key(module), from, name)
+        resolve(|module| self.module(module).is_some(), from, name)
     }
 }
 

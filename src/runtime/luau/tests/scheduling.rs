@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::support::*;
 use crate::base::error::{DbError, DispatchError};
 use crate::dispatch::{Cancelled, Job, RequestId};
-use crate::runtime::luau::{LuauConfig, LuauLimits};
+use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
 use crate::runtime::{RuntimeStats, TemplateRuntime};
 use crate::wire::data::{EncodedValue, TenantId};
 
@@ -199,6 +199,38 @@ fn a_tenant_runs_its_own_template_if_it_has_one() {
     world.db.put(own, "main", &["template"], r#""return function() return 'newer' end""#);
     assert_eq!(world.submit(own, Job::DropTenant).wait(), Ok(EncodedValue::null()));
     assert_eq!(world.submit_event(own, "E", "null").text().as_deref(), Ok(r#""newer""#));
+}
+
+#[test]
+fn a_tenant_s_own_modules_come_before_those_of_all() {
+    let files = [
+        ("main.luau", "return function() return require('words') .. require('lib/more') end"),
+        ("words.luau", "return 'shared words '"),
+        ("lib/more.luau", "return require('./other')"),
+        ("lib/other.luau", "return 'shared other'"),
+    ];
+    let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let templates = TemplateSource::Files(files.into());
+    let world = World::with_config(LuauConfig { templates, ..LuauConfig::default() });
+    let run = || world.submit_event(TENANT, "E", "null").text();
+    let put = |value: &str| {
+        world.db.put(TENANT, "main", &["template"], value);
+        world.runtime.template_changed(TENANT);
+    };
+    assert_eq!(run().as_deref(), Ok(r#""shared words shared other""#));
+    put(r#"{"main":"return function() return require('words') .. require('@self/lib/more') end",
+        "words":"return 'own words '"}"#);
+    assert_eq!(run().as_deref(), Ok(r#""own words shared other""#));
+    // Only a module changes, also one that was required by one of all tenants.
+    put(r#"{"main":"return function() return require('words') .. require('@self/lib/more') end",
+        "words":"return 'own words '", "lib/other":"return 'own other'"}"#);
+    assert_eq!(run().as_deref(), Ok(r#""own words own other""#));
+    put(r#"{"main":"return function() return require('broken') end", "broken":"return ("}"#);
+    assert!(run().is_err_and(|error| error.contains("broken.luau:1: Expected")));
+    put(r#"{"words":"return 'no main'"}"#);
+    assert!(run().is_err_and(|error| error.contains("called main")));
+    put(r#""return require('main')""#);
+    assert_eq!(run().as_deref(), Ok(r#""shared words shared other""#), "that of all tenants");
 }
 
 #[test]
