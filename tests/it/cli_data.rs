@@ -174,6 +174,43 @@ fn a_tenant_gets_a_template_of_its_own_once_it_compiles() {
     assert_eq!(master.command(&["template", "show", "guild:1"]).stdout.join("\n") + "\n", source);
     let shown = master.command(&["tenant", "show", "guild:1"]);
     assert!(shown.stdout.iter().any(|line| line == "template   its own"), "{shown:?}");
+    // Several modules, of which one is required late.
+    let game = master.folder.path().join("game");
+    std::fs::create_dir_all(game.join("lib")).expect("a folder");
+    let main = "return function() return require('lib/words').hello end\n";
+    write(&game, "main.luau", main);
+    write(&game, "main.test.luau", "no module");
+    write(&game.join("lib"), "words.luau", "return { hello = 'modules' }");
+    let game = game.to_str().expect("a plain path");
+    quiet(&master.command(&["template", "set", "guild:1", game]));
+    assert_eq!(master.dispatch("guild/1", "HELLO", "null"), (200, json!("modules")));
+    let shown = master.command(&["template", "show", "guild:1", "main"]);
+    assert_eq!(shown.stdout.join("\n") + "\n", main);
+    let all = master.command(&["template", "show", "guild:1"]).stdout;
+    assert!(all.contains(&"-- lib/words.luau".to_owned()), "{all:?}");
+    master
+        .command(&["template", "show", "guild:1", "none"])
+        .expect(1, "guild:1 has no module none of its own");
+    let history = master.command(&["template", "history", "guild:1"]).stdout;
+    let columns = |line: &String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = history.iter().map(columns).collect();
+    assert_eq!(rows[0], ["VERSION", "UNTIL", "MODULES", "BYTES"]);
+    assert_eq!((&*rows[1][0], &*rows[1][2]), ("1", "1"), "{history:?}");
+    assert_eq!((&*rows[2][0], &*rows[2][1], &*rows[2][2]), ("2", "now", "2"), "{history:?}");
+    quiet(&master.command(&["template", "rollback", "guild:1"]));
+    assert_eq!(master.dispatch("guild/1", "HELLO", "null"), (200, json!("own HELLO")));
+    // Names that nothing could require, and a broken module, change nothing.
+    let folder = std::path::Path::new(game);
+    write(folder, "a:b.luau", "return 1");
+    let refused = master.command(&["template", "set", "guild:1", game]);
+    refused.expect(1, "\"a:b\" is not the name of a module");
+    std::fs::remove_file(folder.join("a:b.luau")).expect("removed");
+    write(folder, "broken.luau", "return (");
+    master.command(&["template", "set", "guild:1", game]).expect(1, "broken.luau:1: ");
+    std::fs::remove_file(folder.join("main.luau")).expect("removed");
+    std::fs::remove_file(folder.join("broken.luau")).expect("removed");
+    master.command(&["template", "set", "guild:1", game]).expect(1, "there is no main.luau in it");
+    assert_eq!(master.dispatch("guild/1", "HELLO", "null"), (200, json!("own HELLO")));
     quiet(&master.command(&["template", "clear", "guild:1"]));
     quiet(&master.command(&["drop-tenant", "guild:1"]));
     assert_eq!(master.dispatch("guild/1", "HELLO", "null"), (200, json!("guild HELLO")));

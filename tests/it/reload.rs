@@ -17,14 +17,14 @@ use crate::support::process::{self, eventually, workers_of};
 const EVENTS: u64 = 10_000;
 const CHANGES: u64 = 100;
 
-fn set_template(master: &Master, source: &str) {
+fn set_template(master: &Master, source: &Value) {
     let body = json!({"op": "set", "key": "main", "scopes": ["template"], "value": source});
     let (status, text) = post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string());
     assert_eq!(status, 204, "{text}");
 }
 
-fn returns(number: u64) -> String {
-    format!("return function() return {number} end")
+fn returns(number: u64) -> Value {
+    json!(format!("return function() return {number} end"))
 }
 
 fn answer(master: &Master) -> u64 {
@@ -33,7 +33,26 @@ fn answer(master: &Master) -> u64 {
     body.as_u64().unwrap_or_else(|| panic!("{body}"))
 }
 
-fn changes_while_events_come(args: &[&str]) {
+/// Five modules of one version, of which the events require some late.
+fn five_return(number: u64) -> Value {
+    let module = format!("return {number}");
+    let main = format!(
+        "local first = require('first')
+        return function()
+            local deep = require('lib/deep')
+            for _, number in {{ first, deep.own, deep.other, require('last') }} do
+                if number ~= {number} then
+                    error(`{{number}} beside {number}`)
+                end
+            end
+            return {number}
+        end"
+    );
+    let deep = format!("return {{ own = {number}, other = require('./other') }}");
+    json!({"main": main, "first": module, "lib/deep": deep, "lib/other": module, "last": module})
+}
+
+fn changes_while_events_come(args: &[&str], returns: fn(u64) -> Value) {
     let master = Master::start(args);
     master.wait_ready();
     set_template(&master, &returns(0));
@@ -76,6 +95,17 @@ fn changes_while_events_come(args: &[&str]) {
     seen.sort_unstable();
     seen.dedup();
     assert!(seen.len() as u64 > CHANGES / 2, "the template did change: {seen:?}");
+    let history = master.command(&["template", "history", "guild:1", "--json"]);
+    let history: Value = serde_json::from_str(&history.stdout.join("")).expect("JSON");
+    let versions: Vec<_> = history.as_array().expect("a list").iter().collect();
+    let numbers: Vec<_> = versions.iter().map(|row| row["version"].as_u64()).collect();
+    assert_eq!(numbers, (91..=101).map(Some).collect::<Vec<_>>());
+    assert_eq!(versions.last().map(|row| &row["until"]), Some(&Value::Null));
+    master.command(&["template", "rollback", "guild:1"]).expect(0, "");
+    assert_eq!(answer(&master), CHANGES - 1);
+    master.command(&["template", "rollback", "guild:1", "95"]).expect(0, "");
+    assert_eq!(answer(&master), 94);
+    master.command(&["template", "rollback", "guild:1", "90"]).expect(1, "no version 90");
     let body = json!({"op": "delete", "key": "main", "scopes": ["template"]});
     assert_eq!(post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).0, 204);
     assert_eq!(master.dispatch("guild/1", "ECHO", "7"), (200, json!(7)), "the directory's again");
@@ -84,12 +114,17 @@ fn changes_while_events_come(args: &[&str]) {
 
 #[test]
 fn a_template_changes_often_while_many_events_come() {
-    changes_while_events_come(&[]);
+    changes_while_events_come(&[], returns);
+}
+
+#[test]
+fn no_event_sees_a_mixture_of_five_modules() {
+    changes_while_events_come(&[], five_return);
 }
 
 #[test]
 fn so_it_does_where_the_workers_are_threads() {
-    changes_while_events_come(&["--mode", "thread-pool"]);
+    changes_while_events_come(&["--mode", "thread-pool"], returns);
 }
 
 #[test]
@@ -211,9 +246,9 @@ fn events_running_at_a_change_finish_as_they_began() {
     let slow = "ctx.KV:set('slow', 1, { 's' }) while not ctx.KV:get('release', { 'test' }) do task.wait(0.02) end";
     set_template(
         &master,
-        &format!(
+        &json!(format!(
             "return function(ctx) if ctx:event().name == 'Slow' then {slow} end return 'old' end"
-        ),
+        )),
     );
     assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("old")));
     let is_over = AtomicBool::new(false);
@@ -228,7 +263,7 @@ fn events_running_at_a_change_finish_as_they_began() {
             (post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).1 != "null")
                 .then_some(())
         });
-        set_template(&master, "return function() return 'new' end");
+        set_template(&master, &json!("return function() return 'new' end"));
         assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("new")));
         assert!(!is_over.load(Ordering::SeqCst), "the new one did not wait for the old one");
         master.release("guild/1");
