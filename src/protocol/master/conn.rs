@@ -25,10 +25,7 @@ use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
     EncodedValue, MessageOutcome, Sandbox, TenantId, TenantMessage, TenantState,
 };
-use crate::wire::message::{
-    ClientMessage, Health, Incoming, NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION, ScriptLine,
-    ServerMessage,
-};
+use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ScriptLine, ServerMessage};
 
 use super::link_counters::LinkCounters;
 use super::missed::Missed;
@@ -36,9 +33,11 @@ use super::unheard::Unheard;
 use super::vm_query::VmQuery;
 use crate::protocol::answers;
 
+mod announced;
 mod nowait;
 mod pulse;
 
+use announced::Announced;
 pub(super) use pulse::ConnPulse;
 
 /// What the owner of a worker is told of its connection, from the link's threads: none of these may
@@ -78,21 +77,11 @@ struct ConnInner {
     is_ready: AtomicBool,
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
-    answers_vm_queries: AtomicBool,
-    takes_shards: AtomicBool,
-    /// The worker says what became of events without a request id.
-    tells_finished: AtomicBool,
-    /// What the worker's Ready says; the reference's worker has none.
+    /// What the worker's first Ready says; the reference's worker has none.
     announced: OnceLock<Announced>,
     requires_sandbox: bool,
     missed: Missed,
     counters: Arc<LinkCounters>,
-}
-
-/// What a worker says of itself.
-struct Announced {
-    version: String,
-    sandbox: Option<Sandbox>,
 }
 
 /// A dispatch that left, or is about to.
@@ -143,9 +132,6 @@ impl MesophyllServerConn {
                 heartbeat_at_ms: AtomicU64::new(0),
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
-                answers_vm_queries: AtomicBool::new(false),
-                takes_shards: AtomicBool::new(false),
-                tells_finished: AtomicBool::new(false),
                 announced: OnceLock::new(),
                 requires_sandbox,
                 missed: Missed::default(),
@@ -209,6 +195,11 @@ impl MesophyllServerConn {
         self.inner.announced.get().map(|announced| announced.version.clone())
     }
 
+    /// Whether the worker's Ready says so.
+    fn has_announced(&self, what: impl FnOnce(&Announced) -> bool) -> bool {
+        self.inner.announced.get().is_some_and(what)
+    }
+
     /// What confines the worker's process, once its Ready has said so; a worker that does not know
     /// a sandbox has none.
     pub fn sandbox(&self) -> Option<Sandbox> {
@@ -255,7 +246,7 @@ impl MesophyllServerConn {
     /// Tells the worker of which shards its tenants are. An older worker, or one of another make,
     /// is told nothing: it closes the VMs that stay idle.
     pub fn serve_shards(&self, served: &ShardSet) {
-        if self.inner.takes_shards.load(Ordering::Relaxed) {
+        if self.has_announced(|announced| announced.takes_shards) {
             self.push("Shards", &ServerMessage::Shards { served: *served });
         }
     }
@@ -274,7 +265,7 @@ impl MesophyllServerConn {
     /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older
     /// worker, or one of another make, would not answer.
     pub fn query_vms(&self, tenants: Vec<TenantId>) -> Option<VmQuery> {
-        if !self.inner.answers_vm_queries.load(Ordering::Relaxed) {
+        if !self.has_announced(|announced| announced.answers_vm_queries) {
             return None;
         }
         let (query, answer_tx) = VmQuery::new(self.clone(), tenants.len());
@@ -476,10 +467,6 @@ impl std::fmt::Debug for MesophyllServerConn {
     }
 }
 
-/// Limit: of the version that a worker names, which is a text of its own making, so much is kept
-/// and shown. What is longer is cut off.
-const VERSION_MAX_CHARS: usize = 64;
-
 /// Handles what a worker sends; runs on its link's reader thread.
 pub(super) struct ConnHandler {
     pub(super) conn: MesophyllServerConn,
@@ -565,26 +552,15 @@ impl ConnHandler {
 
     fn on_announced(&self, ready: Ready) -> Result<(), u16> {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
-        self.conn.inner.answers_vm_queries.store(ready.live_tenants, Ordering::Relaxed);
-        let names = |extension: &str| ready.extensions.iter().any(|name| name == extension);
-        self.conn.inner.takes_shards.store(names(SHARDS_EXTENSION), Ordering::Relaxed);
-        self.conn.inner.tells_finished.store(names(NOWAIT_EXTENSION), Ordering::Relaxed);
-        let cut = |text: String| text.chars().take(VERSION_MAX_CHARS).collect::<String>();
-        let version = cut(ready.version);
-        log::debug!(worker = self.conn.id();
-            "worker {} is ready: version {version}, {} executors, {} tenant states",
-            self.conn.id(),
-            ready.executors,
-            ready.tenant_states
-        );
+        let (executors, tenant_states) = (ready.executors, ready.tenant_states);
         // Only a link's first Ready counts. Not in the log but at debug: a peer may connect as
         // often as it likes.
-        let sandbox = ready.sandbox.map(|sandbox| Sandbox {
-            mode: cut(sandbox.mode),
-            landlock_status: cut(sandbox.landlock_status),
-            ..sandbox
-        });
-        let _ = self.conn.inner.announced.set(Announced { version, sandbox });
+        let announced = self.conn.inner.announced.get_or_init(|| Announced::of(ready));
+        log::debug!(worker = self.conn.id();
+            "worker {} is ready: version {}, {executors} executors, {tenant_states} tenant states",
+            self.conn.id(),
+            announced.version,
+        );
         if self.lacks_sandbox() {
             if self.conn.inner.counters.unconfined.record(Instant::now()).is_some() {
                 log::error!(worker = self.conn.id();

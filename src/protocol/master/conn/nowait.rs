@@ -1,7 +1,6 @@
 //! Events that no caller waits for: they leave without a request id, and what became of them comes
 //! in numbers. Of a worker that does not tell, one has ended when its bytes have left.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{ConnHandler, MesophyllServerConn, SentRequest, not_sent};
@@ -36,7 +35,7 @@ impl MesophyllServerConn {
             }
         };
         let link = &self.inner.link;
-        let sent = if !self.inner.tells_finished.load(Ordering::Relaxed) {
+        let sent = if !self.has_announced(|announced| announced.tells_finished) {
             link.send_told(tenant, message)
         } else if count <= 1 {
             link.send_alone(tenant, message)
