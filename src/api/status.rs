@@ -266,6 +266,7 @@ mod tests {
             health: Some(Health { figures: Some(Box::new(figures.clone())), ..Health::default() }),
             restarts: Restarts::default(),
             version: None,
+            host: None,
             sandbox: None,
             needs_restart: false,
             is_handed_out: false,

@@ -15,8 +15,8 @@ use crate::net::http::{Body, Response};
 use crate::pool::process::supervisor::Cause;
 use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes`, `version`, `sandbox` and
-/// `restart_needed` are ours.
+/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes`, `version`, `host`, `sandbox`
+/// and `restart_needed` are ours.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WorkerAnswer {
     pub(crate) id: usize,
@@ -31,6 +31,7 @@ pub(crate) struct WorkerAnswer {
     pub(crate) waiting: usize,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) version: Option<String>,
+    pub(crate) host: Option<String>,
     pub(crate) sandbox: Option<String>,
     /// An older master has none.
     #[serde(default)]
@@ -55,6 +56,7 @@ impl WorkerAnswer {
             last_exit: report.last_exit,
             waiting: report.waiting,
             version: report.version,
+            host: report.host,
             restart_needed: report.needs_restart,
             sandbox: report.sandbox.map(|sandbox| sandbox.summary()),
             memory_bytes: report.health.map(|health| health.memory_bytes),

@@ -24,7 +24,7 @@ use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
 
-pub use self::cluster::{ClusterConfig, is_master_name};
+pub use self::cluster::{ClusterConfig, host_name, is_master_name};
 use self::tls::{ClientTls, PortsTls};
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,

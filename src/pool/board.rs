@@ -49,6 +49,7 @@ impl<W: Clone> Board<W> {
             restarts: Restarts::default(),
             last_exit: None,
             version: None,
+            host: None,
             sandbox: None,
             needs_restart: false,
             is_handed_out: false,

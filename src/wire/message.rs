@@ -105,6 +105,9 @@ pub enum ServerMessage {
         /// The shards.
         served: ShardSet,
     },
+    /// Ours: the worker is to answer what it has, take no more, and end, so that its host starts it
+    /// anew.
+    Retire,
 }
 
 /// From a worker to the master.
@@ -192,6 +195,9 @@ pub const LOGS_EXTENSION: &str = "logs";
 /// Names the extension of a worker that understands [`ServerMessage::Shards`].
 pub const SHARDS_EXTENSION: &str = "shards";
 
+/// Names the extension of a worker that ends at [`ServerMessage::Retire`].
+pub const RETIRE_EXTENSION: &str = "retire";
+
 /// Names the extension of a worker that says [`ClientMessage::SendMessage`] and understands
 /// [`ServerMessage::SendAnswer`].
 pub const MESSAGES_EXTENSION: &str = "messages";
@@ -211,6 +217,8 @@ pub struct Ready {
     pub extensions: Vec<String>,
     /// What confines its process; an older worker does not tell.
     pub sandbox: Option<Sandbox>,
+    /// The machine that it runs on, by name; an older worker does not tell.
+    pub host: Option<String>,
 }
 
 /// How a worker is doing. Later versions may add fields at the end.
@@ -397,6 +405,7 @@ variants!(ServerMessage {
     8 LiveTenants { req_id, ids },
     9 SendAnswer { req_id, result },
     13 Shards { served },
+    14 Retire {},
 });
 
 // The numbers that are left out are for what others are to say.
@@ -519,8 +528,7 @@ impl Encode for Ready {
         writer.boolean(self.live_tenants);
         self.extensions.encode(writer);
         self.sandbox.encode(writer);
-        // The place of what is to come (docs/protocol.md): host.
-        writer.nil();
+        self.host.encode(writer);
     }
 }
 
@@ -532,6 +540,7 @@ impl Decode for Ready {
             extensions => Option::decode(reader)
                 .map(|names| ready.extensions = names.unwrap_or_default()),
             sandbox,
+            host,
         );
         Ok(ready)
     }

@@ -36,6 +36,7 @@ fn worker(master: SocketAddr) -> MesophyllClient {
         token,
         link_limits: LinkLimits::default(),
         sandbox: None,
+        host: None,
         outbox: Outbox::default(),
     };
     MesophyllClient::start(config, Arc::new(worker)).expect("a client")

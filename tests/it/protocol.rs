@@ -170,6 +170,7 @@ impl Worker {
             token: master.token(),
             link_limits: LinkLimits::default(),
             sandbox: None,
+            host: None,
             outbox,
         };
         let client = MesophyllClient::start(config, Arc::new(worker)).expect("a client");
@@ -595,6 +596,7 @@ fn a_worker_that_is_refused_ends_and_says_why() {
         token: master.token(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        host: None,
         outbox: Outbox::default(),
     };
     let (runtime, _told) = StandInRuntime::new();

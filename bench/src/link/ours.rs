@@ -225,6 +225,7 @@ impl Worker {
             token: role.token.clone(),
             link_limits: LinkLimits::default(),
             sandbox: None,
+            host: None,
             outbox,
         };
         let client =

@@ -70,6 +70,7 @@ fn shown(workers: &[WorkerAnswer]) -> String {
         "STATE",
         "PID",
         "VERSION",
+        "HOST",
         "SANDBOX",
         "UPTIME",
         "HEARTBEAT",
@@ -87,6 +88,7 @@ fn shown(workers: &[WorkerAnswer]) -> String {
             state(worker),
             or_dash(worker.pid.map(|pid| pid.to_string())),
             or_dash(worker.version.clone()),
+            or_dash(worker.host.clone()),
             or_dash(worker.sandbox.clone()),
             or_dash(worker.uptime_s.map(span)),
             or_dash(

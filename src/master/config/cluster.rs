@@ -125,7 +125,7 @@ pub fn is_master_name(text: &str) -> bool {
 }
 
 /// The machine's name, as far as it can be used.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if is_master_name(name) { name.to_owned() } else { NAMELESS.to_owned() }

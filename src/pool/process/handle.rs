@@ -88,6 +88,8 @@ pub struct WorkerReport {
     pub last_exit: Option<String>,
     /// Its version; `None` while it has not named one.
     pub version: Option<String>,
+    /// The machine that it runs on; `None` while it has not named one.
+    pub host: Option<String>,
     /// What confines its process; `None` while it has not said so.
     pub sandbox: Option<Sandbox>,
     /// Whether it passes over what it was told, so that only a restart has it read that.
@@ -256,6 +258,7 @@ impl Managed for WorkerProcessHandle {
         let WorkerStatus { report, worker: conn, .. } = self.shared.board.status().clone();
         WorkerReport {
             version: conn.as_ref().and_then(MesophyllServerConn::version),
+            host: conn.as_ref().and_then(MesophyllServerConn::host),
             sandbox: conn.as_ref().and_then(MesophyllServerConn::sandbox),
             needs_restart: conn.as_ref().is_some_and(MesophyllServerConn::needs_restart),
             is_handed_out: conn.as_ref().is_some_and(MesophyllServerConn::is_handed_out),

@@ -195,6 +195,11 @@ impl MesophyllServerConn {
         self.inner.announced.get().map(|announced| announced.version.clone())
     }
 
+    /// The worker's machine, once its Ready has named it.
+    pub fn host(&self) -> Option<String> {
+        self.inner.announced.get().and_then(|announced| announced.host.clone())
+    }
+
     /// Whether the worker's Ready says so.
     fn has_announced(&self, what: impl FnOnce(&Announced) -> bool) -> bool {
         self.inner.announced.get().is_some_and(what)

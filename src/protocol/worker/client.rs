@@ -107,6 +107,8 @@ pub struct ClientConfig {
     pub link_limits: LinkLimits,
     /// What confines this process, for the master to know.
     pub sandbox: Option<Sandbox>,
+    /// The machine that this process runs on, by name.
+    pub host: Option<String>,
     /// What the worker's tenants send leaves by it.
     pub outbox: Outbox,
 }
@@ -355,9 +357,10 @@ impl ClientRun {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (executors, extensions) =
             (self.worker.executors(), EXTENSIONS.map(str::to_owned).to_vec());
-        let sandbox = self.config.sandbox.clone();
+        let (sandbox, host) = (self.config.sandbox.clone(), self.config.host.clone());
         let live_tenants = true;
-        let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
+        let ready =
+            Ready { version, executors, tenant_states, live_tenants, extensions, sandbox, host };
         session.is_announced.store(true, Ordering::SeqCst);
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;

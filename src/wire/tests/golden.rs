@@ -155,6 +155,7 @@ fn the_documents_show_the_bytes_that_we_write() {
             ServerMessage::Shards { served: [0, 2].into_iter().filter_map(Shard::new).collect() }
                 .encode(),
         ),
+        (r#"{"Retire": []}"#, ServerMessage::Retire.encode()),
         (r#"{"Heartbeat": []}"#, ClientMessage::Heartbeat.encode()),
         (
             r#"{"PublishFeed": [{"Guild": "1"}, "score", {"red": 3}]}"#,

@@ -409,6 +409,7 @@ fn messages_of_our_own_come_back() {
         ServerMessage::send_answer(u64::MAX, MessageOutcome::Busy),
         ServerMessage::Shards { served: ShardSet::default() },
         ServerMessage::Shards { served: ShardSet::full() },
+        ServerMessage::Retire,
     ] {
         assert_eq!(ServerMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
     }
@@ -424,7 +425,9 @@ fn messages_of_our_own_come_back() {
         });
         let sandbox = sandbox.filter(|sandbox| sandbox.landlock_abi.is_multiple_of(2));
         let (tenant_states, live_tenants) = (3, true);
-        let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
+        let host = sandbox.is_some().then(|| random.text());
+        let ready =
+            Ready { version, executors, tenant_states, live_tenants, extensions, sandbox, host };
         let not_subscribed = ClientMessage::NotSubscribed { req_id: executors };
         let message = TenantMessage {
             from: id,
@@ -493,12 +496,17 @@ fn the_ready_of_an_older_worker_announces_nothing_new() {
         live_tenants: true,
         extensions,
         sandbox: Some(Sandbox { landlock_abi: 7, ..Sandbox::default() }),
+        host: Some("east-1".to_owned()),
     };
     let (name, fields) = split(&ClientMessage::Ready(ready.clone()).encode());
     let of = |count: usize| [&name[..], &[0x90 + count as u8], &fields[..count].concat()].concat();
     let decode = |bytes: &[u8]| ClientMessage::decode(bytes);
     assert_eq!(decode(&of(7)), Ok(Incoming::Message(ClientMessage::Ready(ready.clone()))));
-    let known = Ready { sandbox: None, ..ready };
+    let known = Ready { host: None, ..ready };
+    assert_eq!(decode(&of(6)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
+    let nil = [&name[..], b"\x97", &fields[..6].concat(), b"\xc0"].concat();
+    assert_eq!(decode(&nil), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
+    let known = Ready { sandbox: None, ..known };
     assert_eq!(decode(&of(5)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
     let known = Ready { extensions: Vec::new(), ..known };
     assert_eq!(decode(&of(4)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));

@@ -93,6 +93,7 @@ fn a_worker_connects_again_through_the_broker() {
         token: master.token(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        host: None,
         outbox: Outbox::default(),
     };
     let client = MesophyllClient::start(config, Arc::new(worker)).expect("a client");

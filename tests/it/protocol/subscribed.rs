@@ -61,6 +61,7 @@ pub(super) fn under_a_master_by_hand(
         token: "t".to_owned(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        host: None,
         outbox: Outbox::default(),
     };
     let (runtime, _told_rx) = StandInRuntime::new();

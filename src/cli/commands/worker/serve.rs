@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, select};
 
 use crate::dispatch::worker_like::WorkerLike;
-use crate::master::config::WorkerConfig;
+use crate::master::config::{WorkerConfig, host_name};
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient, Outbox};
@@ -29,6 +29,8 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
+    // While files can be read.
+    let host = Some(host_name());
     let (dial, broker) = dial(config)?;
     let confined = confine(config, &dial)?;
     environment::log_unknown();
@@ -63,6 +65,7 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
         token,
         link_limits: LinkLimits::default(),
         sandbox: Some(sandbox),
+        host,
         outbox,
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(config_error)?;

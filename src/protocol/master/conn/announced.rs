@@ -3,13 +3,14 @@
 use crate::wire::data::Sandbox;
 use crate::wire::message::{NOWAIT_EXTENSION, Ready, SHARDS_EXTENSION};
 
-/// Limit: of the version that a worker names, which is a text of its own making, so much is kept
-/// and shown. What is longer is cut off.
+/// Limit: of the version and the host that a worker names, which are texts of its own making, so
+/// much is kept and shown. What is longer is cut off.
 const TEXT_MAX_CHARS: usize = 64;
 
 /// What a worker says of itself; the reference's says nothing.
 pub(super) struct Announced {
     pub(super) version: String,
+    pub(super) host: Option<String>,
     pub(super) sandbox: Option<Sandbox>,
     pub(super) answers_vm_queries: bool,
     pub(super) takes_shards: bool,
@@ -26,6 +27,7 @@ impl Announced {
             takes_shards: names(SHARDS_EXTENSION),
             tells_finished: names(NOWAIT_EXTENSION),
             version: cut(ready.version),
+            host: ready.host.map(cut),
             sandbox: ready.sandbox.map(|sandbox| Sandbox {
                 mode: cut(sandbox.mode),
                 landlock_status: cut(sandbox.landlock_status),
