@@ -268,6 +268,7 @@ mod tests {
             version: None,
             host: None,
             sandbox: None,
+            retires: false,
             needs_restart: false,
             is_handed_out: false,
             sandbox_kills: 0,

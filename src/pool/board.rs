@@ -51,6 +51,7 @@ impl<W: Clone> Board<W> {
             version: None,
             host: None,
             sandbox: None,
+            retires: false,
             needs_restart: false,
             is_handed_out: false,
             sandbox_kills: 0,

@@ -13,6 +13,7 @@ use super::managed::Managed;
 use super::observe::quarantine::Quarantine;
 use super::process::handle::{RestartError, WorkerReport};
 use super::process::rolling::{RollError, RollReport, Rolling};
+use super::process::supervisor::State;
 use super::vms;
 
 /// All workers of a master, for its operator.
@@ -70,10 +71,24 @@ impl Operator {
     /// See [`RollError`].
     pub fn roll(&self) -> Result<(), RollError> {
         if self.is_external {
-            let text = "somebody else starts the workers, and has to restart them";
-            return Err(RollError::Refused(text.to_owned()));
+            self.check_external()?;
         }
         self.rolling.begin(self.workers.clone())
+    }
+
+    /// Workers that are started from outside must each end when they are told to.
+    fn check_external(&self) -> Result<(), RollError> {
+        let stay = |report: &WorkerReport| !report.retires && report.state != State::Stopped;
+        let staying: Vec<String> =
+            self.reports().iter().filter(|report| stay(report)).map(|report| report.id.to_string()).collect();
+        if staying.is_empty() {
+            return Ok(());
+        }
+        Err(RollError::Refused(format!(
+            "somebody else starts the workers, and has to restart these, which do not end when they \
+             are told to, or are away: {}",
+            staying.join(", ")
+        )))
     }
 
     /// How the last rolling restart stands.

@@ -33,6 +33,7 @@ mod full_link;
 mod logs;
 mod messages;
 mod nowait;
+mod retire;
 mod shards;
 mod subscribed;
 

@@ -14,12 +14,14 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::dispatch::{Answer, Job, Request};
-use mesophyll::pool::process::supervisor::{Policy, State};
-use mesophyll::pool::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
+use mesophyll::pool::process::supervisor::{Cause, Policy, State};
+use mesophyll::pool::{
+    ChildSpec, Managed, ProcessConfig, Program, RestartError, Spawner, WorkerProcessHandle,
+};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
-use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
-use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
+use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
+use mesophyll::wire::message::{ClientMessage, Incoming, RETIRE_EXTENSION, Ready, ServerMessage};
 
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
@@ -350,12 +352,16 @@ impl External {
 
     /// A peer that is ready.
     fn peer(&self) -> WebSocket<TcpStream> {
+        self.peer_saying(&ClientMessage::Heartbeat)
+    }
+
+    fn peer_saying(&self, first: &ClientMessage) -> WebSocket<TcpStream> {
         let socket = TcpStream::connect(self.server.local_addr()).expect("connect");
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let token = self.server.get_token_for_worker(0).expect("a token");
         let url = format!("ws://{}/ws?id=0&token={token}", self.server.local_addr());
         let mut peer = tungstenite::client::client(url, socket).expect("a handshake").0;
-        peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+        peer.send(Message::binary(first.encode())).expect("sent");
         peer
     }
 }
@@ -409,4 +415,59 @@ fn a_link_that_comes_up_takes_all_that_has_waited() {
             next += 1;
         }
     }
+}
+
+/// The next message that is none of the beats.
+fn next(peer: &mut WebSocket<TcpStream>) -> ServerMessage {
+    loop {
+        let message = peer.read().expect("a frame").into_data();
+        match ServerMessage::decode(&message) {
+            Ok(Incoming::Message(ServerMessage::Hello { .. })) | Err(_) => {}
+            Ok(Incoming::Message(message)) => return message,
+            Ok(Incoming::Unknown(name)) => panic!("{name}"),
+        }
+    }
+}
+
+#[test]
+fn an_external_worker_is_restarted_by_being_told_to_end() {
+    let external = External::new();
+    let ready = |extensions: &[&str]| {
+        let extensions = extensions.iter().map(|name| (*name).to_owned()).collect();
+        ClientMessage::Ready(Ready { extensions, ..Ready::default() })
+    };
+    let worker = &external.worker;
+    let is_ready = || (worker.report().state == State::Ready).then_some(());
+    let older = external.peer_saying(&ready(&[]));
+    eventually("it is ready", is_ready);
+    assert_eq!(worker.restart(Cause::Rolling), Err(RestartError::External));
+    drop(older);
+    eventually("it is away", || (worker.report().state == State::Starting).then_some(()));
+    assert_eq!(worker.restart(Cause::Rolling), Err(RestartError::External));
+
+    let mut peer = external.peer_saying(&ready(&[RETIRE_EXTENSION]));
+    eventually("it is ready", is_ready);
+    let until = Instant::now() + DEADLINE;
+    let first = start(&**worker, TENANT, Job::Dispatch(event()), until);
+    let ServerMessage::DispatchEvent { req_id: Some(req_id), .. } = next(&mut peer) else {
+        panic!("an event")
+    };
+    let restarts = worker.restart(Cause::Rolling).expect("it ends when it is told to");
+    assert_eq!(worker.report().state, State::Draining);
+    // What comes now is the next one's.
+    let second = start(&**worker, TENANT, Job::Dispatch(event()), until);
+    let null = || Ok(EncodedValue::null());
+    let answer = ClientMessage::DispatchResponse { req_id, result: null() };
+    peer.send(Message::binary(answer.encode())).expect("sent");
+    assert_eq!(next(&mut peer), ServerMessage::Retire);
+    assert!(peer.read().is_ok_and(|message| message.is_close()));
+    assert_eq!(first.wait(), null());
+    let mut again = external.peer_saying(&ready(&[RETIRE_EXTENSION]));
+    worker.wait_until_restarted(restarts, until).expect("it is ready again");
+    let ServerMessage::DispatchEvent { req_id: Some(req_id), .. } = next(&mut again) else {
+        panic!("an event")
+    };
+    let answer = ClientMessage::DispatchResponse { req_id, result: null() };
+    again.send(Message::binary(answer.encode())).expect("sent");
+    assert_eq!(second.wait(), null());
 }

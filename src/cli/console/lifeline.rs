@@ -22,6 +22,9 @@ use super::interruptible::Interruptible;
 /// A worker that lost its master has this long to end in order; then it just ends.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 
+/// One that ends for another reason has this long: longer than a master waits before it kills.
+const LAST_GRACE_OF_OTHERS: Duration = Duration::from_secs(10);
+
 /// The end of stdin as a message.
 pub(in crate::cli) struct Lifeline {
     cut_rx: Receiver<()>,
@@ -87,6 +90,28 @@ impl Lifeline {
     /// Closed once the lifeline is cut; nothing is ever sent.
     pub(in crate::cli) fn cut_rx(&self) -> &Receiver<()> {
         &self.cut_rx
+    }
+}
+
+/// The time that a process has to end in order, from its beginning until this is dropped; after
+/// that it just ends. Its thread (`last-grace`) is woken and joined by the drop.
+pub(in crate::cli) struct LastGrace {
+    // In this order: the thread's wake-up before it is joined.
+    _done_tx: Sender<()>,
+    _thread: Option<OwnedThread>,
+}
+
+impl LastGrace {
+    /// Without a thread for it a process that hangs is somebody else's to kill.
+    pub(in crate::cli) fn begin() -> Self {
+        let (done_tx, done_rx) = bounded::<()>(0);
+        let thread = thread::spawn("last-grace", move || {
+            if done_rx.recv_timeout(LAST_GRACE_OF_OTHERS) == Err(RecvTimeoutError::Timeout) {
+                log::error!("ending at once: something hangs");
+                std::process::exit(1);
+            }
+        });
+        Self { _done_tx: done_tx, _thread: thread.ok() }
     }
 }
 

@@ -92,6 +92,8 @@ pub struct WorkerReport {
     pub host: Option<String>,
     /// What confines its process; `None` while it has not said so.
     pub sandbox: Option<Sandbox>,
+    /// Whether it ends when it is told to over its link, so that its host starts it anew.
+    pub retires: bool,
     /// Whether it passes over what it was told, so that only a restart has it read that.
     pub needs_restart: bool,
     /// Whether it is connected through the broker.
@@ -115,9 +117,10 @@ pub enum RestartError {
 impl fmt::Display for RestartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RestartError::External => {
-                f.write_str("somebody else starts this worker, and has to restart it")
-            }
+            RestartError::External => f.write_str(
+                "somebody else starts this worker, and has to restart it: it does not end when it \
+                 is told to, or is away",
+            ),
             RestartError::Ending => {
                 f.write_str("the master stops, or this worker's supervision has ended")
             }
@@ -260,6 +263,7 @@ impl Managed for WorkerProcessHandle {
             version: conn.as_ref().and_then(MesophyllServerConn::version),
             host: conn.as_ref().and_then(MesophyllServerConn::host),
             sandbox: conn.as_ref().and_then(MesophyllServerConn::sandbox),
+            retires: conn.as_ref().is_some_and(MesophyllServerConn::retires),
             needs_restart: conn.as_ref().is_some_and(MesophyllServerConn::needs_restart),
             is_handed_out: conn.as_ref().is_some_and(MesophyllServerConn::is_handed_out),
             heartbeat_age: conn.as_ref().map(MesophyllServerConn::heartbeat_age),
@@ -280,8 +284,9 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
-        let report = self.shared.board.status().report.clone();
-        if self.shared.kind == Kind::External && report.state != State::Stopped {
+        let report = self.report();
+        let is_ours = self.shared.kind != Kind::External;
+        if !is_ours && report.state != State::Stopped && !report.retires {
             return Err(RestartError::External);
         }
         self.wish(Event::Restart(Why::new(cause, cause.told())))?;

@@ -39,7 +39,8 @@ pub struct RollReport {
 pub enum RollError {
     /// One is under way.
     UnderWay,
-    /// The workers are started from outside, or the master stops; the text says which.
+    /// Workers are started from outside and do not end when they are told to, or the master stops;
+    /// the text says which.
     Refused(String),
     /// The operating system refused a thread.
     Io(io::Error),

@@ -377,6 +377,11 @@ impl Supervision {
                     conn.close(close_code::GOING_AWAY);
                 }
             }
+            Action::Retire => {
+                if let Some(conn) = self.conn.take() {
+                    conn.retire();
+                }
+            }
             Action::RouteToLink => {
                 if let Some(conn) = &self.conn {
                     self.shared.router.to_link(conn.clone());

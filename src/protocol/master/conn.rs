@@ -333,6 +333,21 @@ impl MesophyllServerConn {
         }
     }
 
+    /// Whether the worker ends when it is told to, so that its host starts it anew.
+    pub fn retires(&self) -> bool {
+        self.has_announced(|announced| announced.retires)
+    }
+
+    /// Tells the worker to end, if it understands that, and closes the link; what is pending fails
+    /// at once.
+    pub fn retire(&self) {
+        if self.retires() {
+            // A link that is full ends unsaid; then the worker comes back as it is.
+            let _ = self.inner.link.send(ServerMessage::Retire.encode());
+        }
+        self.close(close_code::GOING_AWAY);
+    }
+
     /// Closes the link with a code; what is pending fails at once.
     pub fn close(&self, code: u16) {
         self.inner.link.close(code);

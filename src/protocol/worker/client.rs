@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -29,8 +29,8 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION, Ready,
-    SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION,
+    RETIRE_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
@@ -46,8 +46,17 @@ use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 5] =
-    ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION, LOGS_EXTENSION];
+const EXTENSIONS: [&str; 6] = [
+    "subscribed",
+    SHARDS_EXTENSION,
+    MESSAGES_EXTENSION,
+    NOWAIT_EXTENSION,
+    LOGS_EXTENSION,
+    RETIRE_EXTENSION,
+];
+
+/// Between two looks of a worker that retires at whether it has answered everything.
+const RETIRE_PAUSE: Duration = Duration::from_millis(10);
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,6 +139,8 @@ pub enum ClientEnd {
     Refused(String),
     /// The addresses that were found for the master's name do not answer any more.
     Moved,
+    /// It was to answer what it had, and to be started anew.
+    Retired,
 }
 
 /// A worker's connection to its master, kept up until it is stopped.
@@ -143,6 +154,8 @@ pub struct MesophyllClient {
 #[derive(Debug)]
 struct ClientControl {
     stop_tx: Lock<Option<Sender<()>>>,
+    /// No job is taken any more, and the end of the link is the client's.
+    is_retiring: Arc<AtomicBool>,
     session: Lock<Option<Arc<MasterSession>>>,
     /// Of the handshake that is under way: a master that accepts and then says nothing must not
     /// hold up a stop.
@@ -168,6 +181,7 @@ impl MesophyllClient {
         let (ended_tx, ended_rx) = bounded(1);
         let control = Arc::new(ClientControl {
             stop_tx: Lock::new(Some(stop_tx)),
+            is_retiring: Arc::default(),
             session: Lock::new(None),
             handshake: Lock::new(None),
         });
@@ -194,6 +208,24 @@ impl MesophyllClient {
         &self.ended_rx
     }
 
+    /// Takes no more jobs, and ends when those that it has are answered. Does not wait.
+    pub fn retire(&self) {
+        self.control.is_retiring.store(true, Ordering::SeqCst);
+        match self.control.session.lock().as_ref() {
+            Some(session) => session.link.beat_now(),
+            None => {
+                drop(self.control.stop_tx.lock().take());
+                self.control.end_handshake();
+            }
+        }
+    }
+
+    /// Whether the master has been told that this worker is ready, over the link that there is.
+    pub fn is_ready(&self) -> bool {
+        let session = self.control.session.lock();
+        session.as_ref().is_some_and(|session| session.is_ready.load(Ordering::SeqCst))
+    }
+
     /// Closes the link, stops connecting and joins the thread.
     ///
     /// # Blocks
@@ -203,9 +235,7 @@ impl MesophyllClient {
         drop(self.control.stop_tx.lock().take());
         self.control.end_handshake();
         if let Some(session) = self.control.session.lock().as_ref() {
-            session.finished.tell_all();
-            session.outbox.tell_lines(&session.link);
-            session.link.close(close_code::GOING_AWAY);
+            session.close(&session.link);
         }
         if !self.thread.wait_until(Instant::now() + STOP_GRACE)
             && let Some(session) = self.control.session.lock().as_ref()
@@ -271,9 +301,12 @@ impl ClientRun {
         if bearer.is_none() {
             query = format!("{query}&token={}", config.token);
         }
+        let session_over = |link: &LinkSender| {
+            let is_retiring = self.control.is_retiring.clone();
+            Arc::new(MasterSession::new(link.clone(), config.outbox.clone(), is_retiring))
+        };
         let serve = |link: &LinkSender| -> link::Service {
-            let session =
-                served.insert(Arc::new(MasterSession::new(link.clone(), config.outbox.clone())));
+            let session = served.insert(session_over(link));
             let handler = ClientHandler {
                 worker: self.worker.clone(),
                 session: session.clone(),
@@ -296,9 +329,7 @@ impl ClientRun {
         *self.control.handshake.lock() = None;
         let link = link?;
         // Set, or there were no link.
-        let session = served.unwrap_or_else(|| {
-            Arc::new(MasterSession::new(link.sender().clone(), config.outbox.clone()))
-        });
+        let session = served.unwrap_or_else(|| session_over(link.sender()));
         Ok((link, session))
     }
 
@@ -317,6 +348,9 @@ impl ClientRun {
         let cause = sender.cause();
         if is_announced {
             self.backoff.after_link(cause.as_ref(), began.elapsed());
+        }
+        if self.control.is_retiring.load(Ordering::SeqCst) {
+            return Some(ClientEnd::Retired);
         }
         if self.is_stopped() {
             return Some(ClientEnd::Stopped);
@@ -407,16 +441,41 @@ pub(super) struct MasterSession {
     /// without a request id.
     is_announced: AtomicBool,
     is_ready: AtomicBool,
+    is_retiring: Arc<AtomicBool>,
+    /// Jobs that came over the link and have not been answered. Goes down when the answer has been
+    /// queued for the link, so that none is missing there once it is 0.
+    pub(super) unanswered: AtomicUsize,
     /// The reference's master never does, and knows none of our extensions.
     pub(super) has_said_hello: AtomicBool,
 }
 
 impl MasterSession {
-    fn new(link: LinkSender, outbox: Outbox) -> Self {
-        let (is_announced, is_ready, has_said_hello) = Default::default();
-        let finished = Arc::new(FinishedCounts::new(link.clone()));
-        let interval_ms = AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS);
-        Self { link, outbox, finished, interval_ms, is_announced, is_ready, has_said_hello }
+    fn new(link: LinkSender, outbox: Outbox, is_retiring: Arc<AtomicBool>) -> Self {
+        Self {
+            finished: Arc::new(FinishedCounts::new(link.clone())),
+            link,
+            outbox,
+            interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS),
+            is_announced: AtomicBool::default(),
+            is_ready: AtomicBool::default(),
+            is_retiring,
+            unanswered: AtomicUsize::default(),
+            has_said_hello: AtomicBool::default(),
+        }
+    }
+
+    /// Whether the worker is to end, and has answered all that it had.
+    fn has_retired(&self) -> bool {
+        self.is_retiring.load(Ordering::SeqCst)
+            && self.unanswered.load(Ordering::SeqCst) == 0
+            && self.finished.under_way() == 0
+    }
+
+    /// Ends the link in good order, with all that there is to tell.
+    fn close(&self, link: &LinkSender) {
+        self.finished.tell_all();
+        self.outbox.tell_lines(link);
+        link.close(close_code::GOING_AWAY);
     }
 
     /// Whether the master counts the events that it sends without a request id.
@@ -480,6 +539,11 @@ impl ClientHandler {
                 self.session.outbox.answered(request_id, result);
             }
             ServerMessage::Shards { served } => self.worker.serve_shards(&served),
+            ServerMessage::Retire => {
+                log::info!("the master has this worker started anew");
+                self.session.is_retiring.store(true, Ordering::SeqCst);
+                link.beat_now();
+            }
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
             ServerMessage::LiveTenants { req_id: request_id, ids } => {
@@ -495,12 +559,19 @@ impl ClientHandler {
     fn submit(&self, tenant: TenantId, request_id: u64, job: Job) {
         let (id, deadline) = (RequestId(request_id), self.far_deadline);
         let answer = self.in_flight.answer(tenant, id);
+        if self.session.is_retiring.load(Ordering::Relaxed) {
+            return answer.send(Err(retiring()));
+        }
         self.worker.submit(Request { tenant, id, job, deadline, answer });
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
         if self.session.tells_finished() {
+            self.session.finished.begin();
             let answer = Answer::watched(tenant, self.session.finished.clone());
+            if self.session.is_retiring.load(Ordering::Relaxed) {
+                return answer.send(Err(retiring()));
+            }
             let job = Job::Dispatch(event);
             return self.worker.submit(Request::new(tenant, job, self.far_deadline, answer));
         }
@@ -519,6 +590,11 @@ impl ClientHandler {
         }
         Ok(())
     }
+}
+
+/// What a job gets that comes too late.
+fn retiring() -> DispatchError {
+    DispatchError::Busy("the worker ends, and takes nothing more".to_owned())
 }
 
 /// The level is the process's own, as its log is. One that a later version may know is none here.
@@ -629,7 +705,11 @@ impl Pulse for ClientPulse {
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }
         self.due = self.sent_at.map_or(now + interval, |at| at + interval);
-        told_due.into_iter().flatten().fold(self.due, Instant::min)
+        let retire_due = self.session.is_retiring.load(Ordering::SeqCst).then_some(now + RETIRE_PAUSE);
+        if self.session.has_retired() {
+            self.session.close(link);
+        }
+        told_due.into_iter().chain([retire_due]).flatten().fold(self.due, Instant::min)
     }
 }
 

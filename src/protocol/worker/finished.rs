@@ -4,6 +4,7 @@
 //! milliseconds while there is something to tell. So of what is counted only the first after a
 //! quiet time wakes the writer. When there is much to tell, the executor that counts it tells it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
@@ -26,6 +27,8 @@ const TOLD_TOGETHER: usize = 256;
 #[derive(Debug)]
 pub(super) struct FinishedCounts {
     link: LinkSender,
+    /// Those that have not ended.
+    under_way: AtomicUsize,
     untold: Lock<UntoldEvents>,
 }
 
@@ -39,7 +42,17 @@ struct UntoldEvents {
 
 impl FinishedCounts {
     pub(super) fn new(link: LinkSender) -> Self {
-        Self { link, untold: Lock::default() }
+        Self { link, under_way: AtomicUsize::new(0), untold: Lock::default() }
+    }
+
+    /// An event begins whose end will be counted.
+    pub(super) fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many have not ended; what has is counted.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
     }
 
     /// Tells of all that is counted; when to do so again. For the link's writer.
@@ -96,6 +109,7 @@ impl EventWatcher for FinishedCounts {
             ) => events.busy += 1,
             Err(_) => events.failed += 1,
         });
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

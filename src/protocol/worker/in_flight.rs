@@ -27,6 +27,7 @@ impl InFlightJobs {
 
     /// Takes a job in; its answer goes to the master.
     pub(super) fn answer(self: &Arc<Self>, tenant: TenantId, id: RequestId) -> Answer {
+        self.session.unanswered.fetch_add(1, Ordering::SeqCst);
         self.tenants.lock().insert(id.0, tenant);
         Answer::taken(tenant, id, self.clone())
     }
@@ -56,6 +57,7 @@ impl AnswerTaker for InFlightJobs {
             tenants.is_empty()
         };
         send_answer(link, tenant, id, result, is_alone, has_said_hello);
+        self.session.unanswered.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -14,7 +14,7 @@ use super::confine::{config_error, confine, dial};
 use super::token;
 use crate::cli::CliError;
 use crate::cli::commands::runtimes::start_runtime;
-use crate::cli::console::lifeline::Lifeline;
+use crate::cli::console::lifeline::{LastGrace, Lifeline};
 use crate::cli::console::logging;
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::parse::environment;
@@ -70,6 +70,8 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(config_error)?;
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
+    // An executor that hangs may be why it is to end.
+    let _last_grace = LastGrace::begin();
     // First what others may be waiting in: a database call must not hold up the threads that are
     // joined next.
     db.close();
@@ -98,6 +100,7 @@ fn wait(
                     log::warn!("the addresses that the master's name had do not answer; ending");
                     Ok(())
                 }
+                Ok(ClientEnd::Retired) => Ok(()),
                 Err(_) => Err(CliError::bug("the thread client has ended by a panic")),
             },
             recv(signals.received_rx()) -> signal => match signal {

@@ -61,8 +61,11 @@ pub enum Action {
     Terminate,
     /// End the process (KILL).
     Kill,
-    /// Close the link, which is all that can be done to an external worker.
+    /// Close the link of an external worker, which may come back.
     CloseLink,
+    /// The same, and have the worker end first, if it does that when it is told to: its host starts
+    /// it anew.
+    Retire,
     /// Dispatches go to the link from now on.
     RouteToLink,
     /// Dispatches wait from now on.
@@ -320,7 +323,10 @@ impl Supervisor {
 
     fn disconnected(&mut self, now: Instant) -> Vec<Action> {
         if self.is_draining() && self.kind == Kind::External {
-            return self.drained(now);
+            // It could not be told to end: what comes back is no other process.
+            let is_over = self.then == Then::Stay;
+            self.rest(if is_over { State::Stopped } else { State::Starting });
+            return vec![];
         }
         if self.is_draining() {
             // Nothing of it is in flight any more. If its process has died, which is a failure,
@@ -370,7 +376,7 @@ impl Supervisor {
                 return self.drained(now);
             }
             let mut actions = self.await_ready(State::Starting, now);
-            actions.push(Action::CloseLink);
+            actions.push(Action::Retire);
             return actions;
         }
         self.why = Some(Why::new(Cause::Hang, why));
@@ -383,16 +389,23 @@ impl Supervisor {
         if !self.is_draining() {
             return vec![];
         }
-        if self.kind == Kind::External {
-            self.rest(State::Stopped);
-            return vec![Action::CloseLink];
-        }
         let then = std::mem::replace(&mut self.then, Then::Fail);
-        self.terminate(then, now)
+        match (self.kind, then) {
+            (Kind::Child, then) => self.terminate(then, now),
+            (Kind::External, Then::Again(reason)) => {
+                self.restarts.count(reason.cause);
+                self.rest(State::Starting);
+                vec![Action::Retire]
+            }
+            (Kind::External, Then::Stay | Then::Fail) => {
+                self.rest(State::Stopped);
+                vec![Action::CloseLink]
+            }
+        }
     }
 
     fn restart(&mut self, reason: Why, now: Instant) -> Vec<Action> {
-        if self.kind == Kind::External {
+        if self.kind == Kind::External && self.state != State::Ready {
             return self.welcome_back();
         }
         match self.state {

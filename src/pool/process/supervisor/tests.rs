@@ -318,6 +318,35 @@ fn an_external_worker_is_never_spawned_or_signalled() {
     assert_eq!(supervisor.state(), State::Stopped);
 }
 
+#[test]
+fn an_external_worker_is_restarted_by_being_told_to_end() {
+    let start = Instant::now();
+    let ready = || {
+        let mut supervisor = Supervisor::new(Kind::External, Policy::default());
+        become_ready(&mut supervisor, start);
+        supervisor
+    };
+    let restart = || Event::Restart(Why::new(Cause::Rolling, "rolling"));
+    let mut supervisor = ready();
+    assert_eq!(supervisor.step(restart(), start, 0.0), [Action::RouteToQueue]);
+    assert!(supervisor.is_draining());
+    assert_eq!(supervisor.step(Event::Drained, start, 0.0), [Action::Retire]);
+    assert_eq!((supervisor.state(), supervisor.restarts()[Cause::Rolling]), (State::Starting, 1));
+    become_ready(&mut supervisor, start);
+    // What does not drain is told all the same.
+    supervisor.step(restart(), start, 0.0);
+    assert_eq!(supervisor.step(Event::Tick, at(start, 5000), 0.0), [Action::Retire]);
+    // One whose link is lost first was not told, and has not been restarted.
+    let mut supervisor = ready();
+    supervisor.step(restart(), start, 0.0);
+    assert_eq!(supervisor.step(Event::Disconnected, start, 0.0), []);
+    assert_eq!((supervisor.state(), supervisor.restarts().total()), (State::Starting, 0));
+    // One that hangs is not to come back as it is.
+    let mut supervisor = ready();
+    let hang = supervisor.step(Event::Unhealthy("it hangs".to_owned()), start, 0.0);
+    assert_eq!(hang, [Action::RouteToQueue, Action::Retire]);
+}
+
 /// What the actions have done to the world, and what the rules say of it.
 #[derive(Debug)]
 struct World {
@@ -350,7 +379,7 @@ impl World {
                 assert_eq!(self.kind, Kind::Child);
                 self.signalled = true;
             }
-            Action::CloseLink => {}
+            Action::CloseLink | Action::Retire => {}
             Action::RouteToLink => self.route = Route::Link,
             Action::RouteToQueue => self.route = Route::Queue,
             Action::RouteToNobody(_) => self.route = Route::Nobody,
