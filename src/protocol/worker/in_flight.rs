@@ -11,7 +11,7 @@ use crate::protocol::answers;
 use crate::wire::data::{IdMap, TenantId};
 use crate::wire::message::ClientMessage;
 
-use super::client::MasterSession;
+use super::session::MasterSession;
 
 /// What came over a link and has not been answered.
 pub(super) struct InFlightJobs {

@@ -12,3 +12,4 @@ pub(super) mod outbox;
 #[cfg(test)]
 mod quiet_link;
 mod script_lines;
+mod session;
