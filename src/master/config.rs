@@ -8,6 +8,7 @@ mod cluster;
 mod event_rules;
 pub mod tls;
 mod values;
+mod worker;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use crate::base::labels::labels;
 use crate::base::limits;
-use crate::net::stream::names_a_listener;
 use crate::pool::process::supervisor::Policy;
 use crate::pool::{EventRules, Recycle};
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
@@ -25,11 +25,12 @@ use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
 
 pub use self::cluster::{ClusterConfig, host_name, is_master_name};
-use self::tls::{ClientTls, PortsTls};
+use self::tls::PortsTls;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, names, one_of, ruled_out, size, text, without_scheme};
+pub use self::worker::WorkerConfig;
+use self::values::{amount, drain_timeout, names, one_of, ruled_out, size, text};
 
 labels! {
     /// How the pool's workers run.
@@ -137,29 +138,6 @@ impl RuntimeOptions {
             memory: worker_memory(options)?,
         })
     }
-}
-
-/// What a worker process runs with.
-#[derive(Debug, Clone)]
-pub struct WorkerConfig {
-    /// This worker's number.
-    pub id: usize,
-    /// How many workers share the tenants.
-    pub workers: usize,
-    /// The master, as `host:port` or `unix:PATH`.
-    pub master: String,
-    /// How it is reached over TLS, if it is.
-    pub tls: Option<ClientTls>,
-    /// Whether the end of stdin ends the worker.
-    pub lifeline: bool,
-    /// What tenants without a state are subscribed to.
-    pub default_events: BTreeSet<String>,
-    /// What it runs templates with.
-    pub runtime: RuntimeOptions,
-    /// What is logged.
-    pub log: log::LevelFilter,
-    /// How it is logged.
-    pub log_format: LogFormat,
 }
 
 /// A value that makes no sense. It came from a flag (exit code 2) or from elsewhere (exit code 3).
@@ -324,57 +302,6 @@ impl PoolConfig {
 const OF_PROCESSES: [&str; 5] =
     ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row", "worker-memory"];
 
-impl WorkerConfig {
-    /// Checks the options of a worker.
-    ///
-    /// # Errors
-    /// The first value that makes no sense or is missing.
-    pub fn from_options(options: &impl Options) -> Result<Self, ConfigError> {
-        let missing =
-            |name: &str| ConfigError { message: format!("--{name} is missing"), is_usage: true };
-        let workers = count(options, "workers")?.ok_or_else(|| missing("workers"))?;
-        let (id, _) = options.option("id").ok_or_else(|| missing("id"))?;
-        let id: usize =
-            id.parse().map_err(|_| wrong(options, "id", "is the worker's number, from 0"))?;
-        if id >= workers {
-            return Err(wrong(options, "id", "must be below --workers"));
-        }
-        let given = text(options, "master", "");
-        let is_tls = given.starts_with("tls:");
-        let master = match given.strip_prefix("tls:") {
-            Some(address) => address,
-            None => without_scheme(options, "master", "")?,
-        };
-        if master.is_empty() {
-            return Err(missing("master"));
-        }
-        if !names_a_listener(master) {
-            // Else it would look for a master that it cannot find for ever.
-            return Err(wrong(
-                options,
-                "master",
-                "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path",
-            ));
-        }
-        let lifeline = match text(options, "lifeline", "none") {
-            "stdin" => true,
-            "none" => false,
-            _ => return Err(wrong(options, "lifeline", "is stdin or none")),
-        };
-        Ok(Self {
-            id,
-            workers,
-            master: master.to_owned(),
-            tls: is_tls.then(|| tls::of_client(options)).transpose()?,
-            lifeline,
-            default_events: events(options, DEFAULT_EVENTS)?,
-            runtime: RuntimeOptions::from_options(options, workers)?,
-            log: level(options, "info")?,
-            log_format: one_of(options, "log-format", LogFormat::Text)?,
-        })
-    }
-}
-
 /// The log level option.
 ///
 /// # Errors
@@ -509,7 +436,7 @@ fn cpus() -> usize {
 mod tests {
     use super::*;
 
-    struct Table(Vec<(&'static str, &'static str)>);
+    pub(super) struct Table(pub(super) Vec<(&'static str, &'static str)>);
 
     impl Options for Table {
         fn option(&self, name: &str) -> Option<(&str, bool)> {
@@ -643,21 +570,5 @@ mod tests {
             let error = cluster(&more).expect_err(why);
             assert!(error.is_usage && error.message.contains(why), "{error}");
         }
-    }
-
-    #[test]
-    fn a_worker_must_know_its_place() {
-        let worker = |options: &[(&'static str, &'static str)]| {
-            WorkerConfig::from_options(&Table(options.to_vec()))
-        };
-        let config =
-            worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
-        assert_eq!((config.id, config.workers, config.lifeline), (1, 2, false));
-        assert!(worker(&[("id", "2"), ("workers", "2"), ("master", "localhost:7450")]).is_err());
-        assert!(worker(&[("id", "1"), ("workers", "2"), ("master", "localhost")]).is_err());
-        assert_eq!(
-            worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message,
-            "--master is missing"
-        );
     }
 }
