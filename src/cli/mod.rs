@@ -44,6 +44,7 @@ impl Command {
 const COMMANDS: &[Command] = &[
     commands::master::COMMAND,
     commands::worker::COMMAND,
+    commands::worker_host::COMMAND,
     commands::replay::COMMAND,
     commands::dispatch::COMMAND,
     commands::message::COMMAND,

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use super::commands::man::EXIT_CODES;
 use super::commands::replay;
 use super::parse::args::{Args, OptionSpec};
-use super::parse::config_values::{ConfigValue, of_pool, of_worker};
+use super::parse::config_values::{ConfigValue, of_host, of_pool, of_worker};
 use super::parse::environment::SECRETS;
 use super::{COMMANDS, Command};
 use crate::base::generated_page::{assert_current, cell};
-use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
+use crate::master::config::{HostConfig, PoolConfig, PoolDefaults, WorkerConfig};
 
 const HEAD: &str = "# Commands and options
 
@@ -26,14 +26,21 @@ stale. `mesophyll COMMAND --help` and `mesophyll man` show the same.
 /// The values that a command runs with when nothing is given, for the commands that have a table
 /// of them.
 fn defaults(command: &Command) -> Vec<ConfigValue> {
-    let required = ["--id", "0", "--workers", "1", "--master", "a:1"].map(str::to_owned);
-    let line = required.into_iter().filter(|_| command.name == "worker");
+    let required: &[&str] = match command.name {
+        "worker" => &["--id", "0", "--workers", "1", "--master", "a:1"],
+        "worker-host" => {
+            &["--ids", "0", "--workers", "1", "--master", "a:1", "--worker-tokens", "FILE"]
+        }
+        _ => &[],
+    };
+    let line = required.iter().map(|word| (*word).to_owned());
     let args = Args::parse(line, command.options, |_| None).expect("valid");
     let pool = |defaults| of_pool(&PoolConfig::from_options(&args, defaults).expect("valid"));
     let mut values = match command.name {
         "master" => pool(PoolDefaults::MASTER),
         "replay" => [pool(PoolDefaults::REPLAY), replay::own_values(64, 1).to_vec()].concat(),
         "worker" => of_worker(&WorkerConfig::from_options(&args).expect("valid")),
+        "worker-host" => of_host(&HostConfig::from_options(&args).expect("valid")),
         _ => Vec::new(),
     };
     values.retain(|(name, _)| args.get(name).is_none());

@@ -29,8 +29,8 @@ use self::tls::PortsTls;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-pub use self::worker::WorkerConfig;
 use self::values::{amount, drain_timeout, names, one_of, ruled_out, size, text};
+pub use self::worker::{HostConfig, LifelineUse, WorkerConfig};
 
 labels! {
     /// How the pool's workers run.
@@ -281,7 +281,7 @@ impl PoolConfig {
             runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, defaults.log)?,
             log_format: one_of(options, "log-format", LogFormat::Text)?,
-            stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
+            stop_timeout: stop_timeout(options)?,
             policy: policy(options)?,
             quarantine_after: count(options, "quarantine-after")?
                 .unwrap_or(limits::QUARANTINE_AFTER),
@@ -333,6 +333,10 @@ fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
 
 fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigError> {
     number(options, name, COUNT_MAX)
+}
+
+fn stop_timeout(options: &impl Options) -> Result<Duration, ConfigError> {
+    span(options, "stop-timeout", Duration::from_secs(30))
 }
 
 fn policy(options: &impl Options) -> Result<Policy, ConfigError> {

@@ -14,6 +14,7 @@ mod threads;
 mod tls;
 mod tokens;
 mod worker_args;
+mod worker_host;
 
 use std::fmt;
 use std::io;
@@ -31,7 +32,6 @@ use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::feeds::Feeds;
 use crate::master::config::{Mode, PoolConfig};
-use crate::pool::process::supervisor::State;
 use crate::pool::{
     AdmittingPool, Broadcasts, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards,
     ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner, Traffic, WorkerPool,
@@ -45,7 +45,8 @@ use figures::Layers;
 pub use threads::{MadeRuntime, MakeRuntime, threads};
 use tls::PortCertificates;
 use tokens::{read_or_write_tokens, read_tokens};
-use worker_args::{worker_args, worker_variables};
+use worker_args::{own_worker, worker_args, worker_variables};
+pub use worker_host::WorkerHost;
 
 /// A master's place among others; `None`: the store is of one master only.
 type MasterPlace = Option<Arc<dyn ClusterMember>>;
@@ -276,7 +277,7 @@ impl Master {
         match &config.worker_tokens {
             Some(path)
                 if config.mode == Mode::ProcessPool
-                    && read_tokens(path, config.workers)?.is_none() =>
+                    && read_tokens(path, &(0..config.workers).collect::<Vec<_>>())?.is_none() =>
             {
                 needs_folder("--worker-tokens", path)
             }
@@ -330,13 +331,7 @@ impl Master {
         if self.cluster.as_ref().is_some_and(|cluster| cluster.gave_up()) {
             return Some(GivenUp::NoDatabase);
         }
-        let reports = self.operator.reports();
-        let is_over = reports.iter().all(|report| report.state == State::Failed);
-        let cause = reports.iter().rev().find_map(|one| Some((one.id, one.last_exit.as_deref()?)));
-        let cause = cause.map_or_else(String::new, |(id, how)| format!("; worker {id}: {how}"));
-        is_over.then(|| {
-            GivenUp::NoWorker(format!("no worker is left: each has failed too often{cause}"))
-        })
+        self.operator.no_worker_left().map(GivenUp::NoWorker)
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
@@ -400,9 +395,11 @@ impl Master {
 /// It is no file that can be executed.
 pub fn worker_program(config: &PoolConfig) -> Result<Option<PathBuf>, MasterError> {
     let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
-    let Some(path) = config.worker_program.as_deref().filter(|_| starts_workers) else {
-        return Ok(None);
-    };
+    named_program(config.worker_program.as_deref().filter(|_| starts_workers))
+}
+
+fn named_program(path: Option<&Path>) -> Result<Option<PathBuf>, MasterError> {
+    let Some(path) = path else { return Ok(None) };
     let wrong =
         |why: String| MasterError::Config(format!("--worker-program: {}: {why}", path.display()));
     let program = Program::executable(path).map_err(|error| wrong(error.to_string()))?;
@@ -520,14 +517,16 @@ fn start_processes(
     let own_workers = config.runtime.memory.filter(|_| !config.external_workers);
     let memory = own_workers.and_then(MemoryGroups::delegated).map(Arc::new);
     let variables = worker_variables(&config.runtime, memory.is_some());
+    let own = own_worker(config, address);
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
             program: program.clone(),
-            args: worker_args(config, worker_id, &address),
+            args: worker_args(&own, worker_id),
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
             variables: variables.clone(),
             broker: Some(broker.clone()),
+            is_hosted: false,
             memory: memory.clone(),
             spawner: spawner.clone(),
         });

@@ -10,8 +10,12 @@ use super::MasterError;
 use crate::base::random;
 
 /// Reads the token file, or writes one with fresh tokens if there is none (docs/operations.md).
-pub(super) fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(usize, String)>, MasterError> {
-    if let Some(tokens) = read_tokens(path, workers)? {
+pub(super) fn read_or_write_tokens(
+    path: &Path,
+    workers: usize,
+) -> Result<Vec<(usize, String)>, MasterError> {
+    let ids: Vec<usize> = (0..workers).collect();
+    if let Some(tokens) = read_tokens(path, &ids)? {
         return Ok(tokens);
     }
     let tokens: Vec<(usize, String)> = (0..workers).map(|id| (id, random::token())).collect();
@@ -19,12 +23,26 @@ pub(super) fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(u
     Ok(tokens)
 }
 
+/// Reads the token file of workers that this process has no part in naming.
+///
+/// # Errors
+/// There is none, others can read it, or it is not one of exactly these workers.
+pub(super) fn read_tokens_of(
+    path: &Path,
+    ids: &[usize],
+) -> Result<Vec<(usize, String)>, MasterError> {
+    read_tokens(path, ids)?.ok_or_else(|| problem_of_tokens(path, "there is no such file"))
+}
+
 fn problem_of_tokens(path: &Path, what: &str) -> MasterError {
     MasterError::Config(format!("--worker-tokens {}: {what}", path.display()))
 }
 
-/// Reads the token file; `None` if there is none.
-pub(super) fn read_tokens(path: &Path, workers: usize) -> Result<Option<Vec<(usize, String)>>, MasterError> {
+/// Reads the token file of exactly these workers; `None` if there is none.
+pub(super) fn read_tokens(
+    path: &Path,
+    ids: &[usize],
+) -> Result<Option<Vec<(usize, String)>>, MasterError> {
     let problem = |what: String| problem_of_tokens(path, &what);
     match fs::read_to_string(path) {
         Ok(text) => {
@@ -33,14 +51,14 @@ pub(super) fn read_tokens(path: &Path, workers: usize) -> Result<Option<Vec<(usi
             if mode & 0o077 != 0 {
                 return Err(problem(format!("others can read it (mode {mode:o}); chmod 600 it")));
             }
-            parse_tokens(&text, workers).map(Some).map_err(problem)
+            parse_tokens(&text, ids).map(Some).map_err(problem)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(problem(error.to_string())),
     }
 }
 
-fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, String> {
+fn parse_tokens(text: &str, ids: &[usize]) -> Result<Vec<(usize, String)>, String> {
     // An editor may have put a byte order mark before it. serde_json's own error quotes what it
     // found, which may be a token.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -49,8 +67,11 @@ fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, Stri
     // As of a file that each was read from.
     let tokens: BTreeMap<usize, String> =
         tokens.into_iter().map(|(id, token)| (id, token.trim().to_owned())).collect();
-    if !tokens.keys().copied().eq(0..workers) {
-        return Err(format!("it must have the keys 0 to {}, one for each worker", workers - 1));
+    if let Some(missing) = ids.iter().find(|id| !tokens.contains_key(id)) {
+        return Err(format!("it has no token of worker {missing}: one is needed of each worker"));
+    }
+    if let Some(other) = tokens.keys().find(|id| !ids.contains(id)) {
+        return Err(format!("it has a token of worker {other}, which is none of the workers here"));
     }
     if !tokens
         .values()
@@ -92,18 +113,19 @@ mod tests {
     fn a_token_file_must_name_every_worker_once_and_leaks_nothing() {
         let token = "a".repeat(64);
         let good = format!(r#"{{"0": "{token}", "1": "{token}"}}"#);
-        assert_eq!(parse_tokens(&good, 2).expect("valid").len(), 2);
+        assert_eq!(parse_tokens(&good, &[0, 1]).expect("valid").len(), 2);
         let spaced = format!(r#"{{"0": " {token}\n"}}"#);
-        assert_eq!(parse_tokens(&spaced, 1), Ok(vec![(0, token.clone())]));
-        for (text, workers) in [
-            (good.clone(), 3),
-            (good.clone(), 1),
-            (format!(r#"{{"0": "{token}x"}}"#), 1),
-            (format!(r#"["{token}"]"#), 1),
-            (format!(r#"{{"0": "{token}""#), 1),
+        assert_eq!(parse_tokens(&spaced, &[0]), Ok(vec![(0, token.clone())]));
+        for (text, ids, says) in [
+            (good.clone(), &[0, 1, 2][..], "no token of worker 2"),
+            (good.clone(), &[0], "a token of worker 1"),
+            (good.clone(), &[1, 3], "no token of worker 3"),
+            (format!(r#"{{"0": "{token}x"}}"#), &[0], "64 letters"),
+            (format!(r#"["{token}"]"#), &[0], "JSON"),
+            (format!(r#"{{"0": "{token}""#), &[0], "JSON"),
         ] {
-            let error = parse_tokens(&text, workers).expect_err(&text);
-            assert!(!error.contains("aaaa"), "{error}");
+            let error = parse_tokens(&text, ids).expect_err(&text);
+            assert!(error.contains(says) && !error.contains("aaaa"), "{error}");
         }
     }
 

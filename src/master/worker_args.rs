@@ -1,18 +1,34 @@
-//! What a master's own workers are told when they are started.
+//! What workers are told by the process that starts them: their master, or their host.
 
 use std::ffi::OsString;
 
-use super::config::{PoolConfig, RuntimeOptions};
+use super::config::{LifelineUse, PoolConfig, RuntimeOptions, WorkerConfig};
 
-/// The command line of a worker: the master passes its own worker-side options on.
-pub(super) fn worker_args(config: &PoolConfig, worker_id: usize, master: &str) -> Vec<OsString> {
+/// The first of a master's own workers: the master passes its own worker-side options on.
+pub(super) fn own_worker(config: &PoolConfig, master: String) -> WorkerConfig {
+    WorkerConfig {
+        id: 0,
+        workers: config.workers,
+        master,
+        tls: None,
+        lifeline: LifelineUse::Stdin,
+        default_events: config.default_events.clone(),
+        runtime: config.runtime.clone(),
+        log: config.log,
+        log_format: config.log_format,
+    }
+}
+
+/// The command line of the worker of this number, which runs with this otherwise.
+pub(super) fn worker_args(config: &WorkerConfig, worker_id: usize) -> Vec<OsString> {
+    let (tls, master) = (config.tls.as_ref(), &config.master);
     let events: Vec<&str> = config.default_events.iter().map(String::as_str).collect();
     let mut args: Vec<OsString> = vec!["worker".into()];
     for (name, value) in [
         ("--id", worker_id.to_string()),
         ("--workers", config.workers.to_string()),
-        ("--master", master.to_owned()),
-        ("--lifeline", "stdin".to_owned()),
+        ("--master", tls.map_or(master.clone(), |_| format!("tls:{master}"))),
+        ("--lifeline", config.lifeline.as_str().to_owned()),
         ("--default-events", events.join(",")),
         ("--executors", config.runtime.executors.to_string()),
         ("--vm-idle", format!("{}ms", config.runtime.vm_idle.as_millis())),
@@ -23,9 +39,13 @@ pub(super) fn worker_args(config: &PoolConfig, worker_id: usize, master: &str) -
         args.push(name.into());
         args.push(value.into());
     }
-    if let Some(templates) = &config.runtime.templates {
-        args.push("--templates".into());
-        args.push(templates.into());
+    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+    for (name, value) in [
+        ("--templates", config.runtime.templates.clone().map(OsString::from)),
+        ("--tls-ca", tls.map(|tls| tls.ca.clone().into())),
+        ("--tls-cert", certificate.map(|files| files.to_string().into())),
+    ] {
+        args.extend(value.into_iter().flat_map(|value| [name.into(), value]));
     }
     if config.runtime.reload {
         args.push("--reload".into());

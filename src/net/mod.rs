@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod http;
 pub mod https;
+pub mod lifeline;
 pub mod link;
 pub mod lookup;
 pub mod stream;

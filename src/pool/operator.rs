@@ -79,8 +79,12 @@ impl Operator {
     /// Workers that are started from outside must each end when they are told to.
     fn check_external(&self) -> Result<(), RollError> {
         let stay = |report: &WorkerReport| !report.retires && report.state != State::Stopped;
-        let staying: Vec<String> =
-            self.reports().iter().filter(|report| stay(report)).map(|report| report.id.to_string()).collect();
+        let staying: Vec<String> = self
+            .reports()
+            .iter()
+            .filter(|report| stay(report))
+            .map(|report| report.id.to_string())
+            .collect();
         if staying.is_empty() {
             return Ok(());
         }
@@ -102,6 +106,16 @@ impl Operator {
             .iter()
             .filter_map(|worker| worker.supervised_at())
             .all(|at| at.elapsed() <= within)
+    }
+
+    /// That each worker has failed for good, with the last cause that is known. One that was
+    /// stopped on request does not count as failed.
+    pub fn no_worker_left(&self) -> Option<String> {
+        let reports = self.reports();
+        let is_over = reports.iter().all(|report| report.state == State::Failed);
+        let cause = reports.iter().rev().find_map(|one| Some((one.id, one.last_exit.as_deref()?)));
+        let cause = cause.map_or_else(String::new, |(id, how)| format!("; worker {id}: {how}"));
+        is_over.then(|| format!("no worker is left: each has failed too often{cause}"))
     }
 
     /// The tenants that may not run.

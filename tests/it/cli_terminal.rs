@@ -159,7 +159,7 @@ fn bash_completes_commands_options_and_values() {
     std::fs::create_dir(folder.path().join("templates")).expect("a folder");
 
     let complete = |words: &[&str]| completed(folder.path(), words);
-    assert_eq!(complete(&["mesophyll", "wor"]), ["worker", "workers"]);
+    assert_eq!(complete(&["mesophyll", "wor"]), ["worker", "worker-host", "workers"]);
     assert_eq!(
         complete(&["mesophyll", "master", "--wor"]),
         ["--workers", "--worker-certs", "--worker-memory", "--worker-tokens", "--worker-program"]

@@ -204,9 +204,9 @@ fn a_bad_token_file_is_named_and_its_tokens_are_not() {
             "more.json",
             &format!(r#"{{"0": "{token}", "1": "{token}"}}"#),
             0o600,
-            "it must have the keys 0 to 0",
+            "it has a token of worker 1, which is none of the workers here",
         ),
-        ("none.json", "{}", 0o600, "it must have the keys 0 to 0"),
+        ("none.json", "{}", 0o600, "it has no token of worker 0"),
         ("short.json", r#"{"0": "abc"}"#, 0o600, "a token is 64 letters and digits"),
     ] {
         let path = write(folder.path(), name, content);

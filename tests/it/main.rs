@@ -48,6 +48,8 @@ mod cli_usage;
 mod cli_version;
 #[cfg(not(feature = "luau"))]
 mod cli_without_luau;
+#[cfg(feature = "luau")]
+mod cli_worker_host;
 mod cli_worker_program;
 #[cfg(feature = "worker")]
 mod db_client;

@@ -85,6 +85,7 @@ fn process(server: &MesophyllServer, templates: &TempDir) -> Arc<dyn Managed> {
         token: server.get_token_for_worker(0).expect("a token").to_owned(),
         variables: Vec::new(),
         broker: None,
+        is_hosted: false,
         memory: None,
         spawner: Spawner::start().expect("its threads"),
     };

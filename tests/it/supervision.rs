@@ -55,6 +55,7 @@ pub(crate) fn child(program: &str, args: &[&str]) -> ChildSpec {
         token: TOKEN.to_owned(),
         variables: Vec::new(),
         broker: None,
+        is_hosted: false,
         memory: None,
         spawner: Spawner::start().expect("its threads"),
     }
@@ -456,18 +457,18 @@ fn an_external_worker_is_restarted_by_being_told_to_end() {
     assert_eq!(worker.report().state, State::Draining);
     // What comes now is the next one's.
     let second = start(&**worker, TENANT, Job::Dispatch(event()), until);
-    let null = || Ok(EncodedValue::null());
-    let answer = ClientMessage::DispatchResponse { req_id, result: null() };
+    let null = EncodedValue::null;
+    let answer = ClientMessage::DispatchResponse { req_id, result: Ok(null()) };
     peer.send(Message::binary(answer.encode())).expect("sent");
     assert_eq!(next(&mut peer), ServerMessage::Retire);
     assert!(peer.read().is_ok_and(|message| message.is_close()));
-    assert_eq!(first.wait(), null());
+    assert_eq!(first.wait(), Ok(null()));
     let mut again = external.peer_saying(&ready(&[RETIRE_EXTENSION]));
     worker.wait_until_restarted(restarts, until).expect("it is ready again");
     let ServerMessage::DispatchEvent { req_id: Some(req_id), .. } = next(&mut again) else {
         panic!("an event")
     };
-    let answer = ClientMessage::DispatchResponse { req_id, result: null() };
+    let answer = ClientMessage::DispatchResponse { req_id, result: Ok(null()) };
     again.send(Message::binary(answer.encode())).expect("sent");
-    assert_eq!(second.wait(), null());
+    assert_eq!(second.wait(), Ok(null()));
 }

@@ -146,6 +146,8 @@ export interface TenantState {
 
 export interface Worker {
   heartbeat_age_ms: number | null;
+  /** The machine that it runs on, by name. Null until it has named it. */
+  host: string | null;
   id: number;
   /** Dispatches that left and wait for their answers. */
   in_flight: number;

@@ -48,7 +48,7 @@ fn candidates(value: &str) -> Candidates {
         "M" => Candidates::Words("process-pool thread-pool"),
         "MODE" => Candidates::Words("require prefer off"),
         "F" => Candidates::Words("text json"),
-        "stdin" => Candidates::Words("stdin"),
+        "END" => Candidates::Words("stdin host"),
         _ => Candidates::Unknown,
     }
 }

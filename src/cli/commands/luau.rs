@@ -29,7 +29,14 @@ pub(super) fn need_luau() -> Result<(), CliError> {
 /// Hides a master from the workers that it is to start, if they are to run in a sandbox.
 pub(super) fn hide_from_workers(config: &PoolConfig) {
     let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
-    if starts_workers && config.runtime.sandbox != SandboxMode::Off {
+    if starts_workers {
+        hide_from_processes(config.runtime.sandbox);
+    }
+}
+
+/// Hides this process from workers that it starts, if they are to run in a sandbox.
+pub(super) fn hide_from_processes(sandbox: SandboxMode) {
+    if sandbox != SandboxMode::Off {
         #[cfg(feature = "sandbox")]
         crate::sandbox::hide_from_workers();
     }

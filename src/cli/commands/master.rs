@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, bounded, never, select, tick};
 use crate::master::config::{PoolConfig, PoolDefaults};
 use crate::master::{Master, worker_program};
 use crate::net::stream::tls::CertificateFiles;
-use crate::pool::Program;
 use crate::pool::process::supervisor::State;
+use crate::pool::{Operator, Program};
 
 use super::luau::{hide_from_workers, need_workers, threads};
 use crate::cli::console::signals::{ProcessSignal, Signals};
@@ -21,7 +21,7 @@ use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::of_pool;
 use crate::cli::parse::environment;
 use crate::cli::parse::look::{self, LOOK};
-use crate::cli::parse::pool_options::{CLUSTER, PLACES, POOL, WORKER_SIDE};
+use crate::cli::parse::pool_options::{CLUSTER, PLACES, POOL, SUPERVISION, WORKER_SIDE};
 use crate::cli::{CliError, Command};
 
 /// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a
@@ -44,6 +44,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
     options: &[
         PLACES,
         POOL,
+        SUPERVISION,
         WORKER_SIDE,
         &[
             OptionSpec::switch(
@@ -98,8 +99,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let mut service = ServiceManager::from_environment();
     let ended = wait(&master, &signals, &broken_rx, &mut service);
     service.tell_stopping();
-    let stop_by = Instant::now() + config.stop_timeout;
-    stop(master, stop_by, &signals, 0);
+    stop(master, Instant::now() + config.stop_timeout, &signals, 0);
     ended
 }
 
@@ -137,12 +137,12 @@ fn wait(
     let look_rx = service.look_rx();
     let certificates_rx = tick(CERTIFICATES_EVERY);
     loop {
-        service.tell(|| look(master));
+        service.tell(|| seen_loops(master.operator()));
         select! {
             recv(signals.received_rx()) -> signal => match signal {
                 Ok(ProcessSignal::HangUp) => {
                     master.look_at_certificates();
-                    roll(master, service);
+                    roll(master.operator(), service);
                 }
                 Ok(signal) => {
                     log::info!("stopping: {signal:?}");
@@ -166,8 +166,9 @@ fn wait(
     }
 }
 
-fn roll(master: &Master, service: &mut ServiceManager) {
-    match master.operator().roll() {
+/// Begins what SIGHUP asks for.
+pub(super) fn roll(operator: &Operator, service: &mut ServiceManager) {
+    match operator.roll() {
         Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
         Err(error) => {
             log::error!("SIGHUP: no rolling restart: {error}");
@@ -177,29 +178,42 @@ fn roll(master: &Master, service: &mut ServiceManager) {
 }
 
 /// What the service manager is told of.
-fn look(master: &Master) -> SeenLoops {
-    let reports = master.reports();
+pub(super) fn seen_loops(operator: &Operator) -> SeenLoops {
+    let reports = operator.reports();
     let count = |is_counted: fn(State) -> bool| {
         reports.iter().filter(|report| is_counted(report.state)).count()
     };
-    let rolling = master.operator().rolling();
+    let rolling = operator.rolling();
     SeenLoops {
         ready: count(|state| state == State::Ready),
         wanted: count(|state| !matches!(state, State::Failed | State::Stopped)),
         rolls: rolling.number,
         is_rolling: rolling.is_running,
-        is_supervised: master.operator().is_supervised(SUPERVISED_WITHIN),
+        is_supervised: operator.is_supervised(SUPERVISED_WITHIN),
     }
+}
+
+/// Stops gracefully; see [`stop_by`].
+pub(in crate::cli) fn stop(master: Master, deadline: Instant, signals: &Signals, code: i32) {
+    let operator = Arc::clone(master.operator());
+    stop_by(deadline, &operator, signals, code, |deadline, progress| {
+        master.stop(deadline, progress);
+    });
 }
 
 /// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their
 /// lifelines. So does a stop that hangs: a store on a disk that does not answer cannot be closed.
 /// What was acknowledged is safe all the same.
-pub(in crate::cli) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
+pub(super) fn stop_by(
+    stop_by: Instant,
+    operator: &Operator,
+    signals: &Signals,
+    code: i32,
+    stop: impl FnOnce(Instant, &dyn Fn(&'static str)) + Send + 'static,
+) {
     let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
-    let operator = Arc::clone(master.operator());
     let stopping = crate::base::thread::spawn("stop", move || {
-        master.stop(stop_by, |step| {
+        stop(stop_by, &|step| {
             log::info!("stopping: {step}");
             // Its other end lives until this thread has ended.
             let _ = step_tx.send(step);

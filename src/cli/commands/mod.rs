@@ -34,4 +34,5 @@ pub(super) mod token;
 pub(super) mod types;
 pub(super) mod version;
 pub(super) mod worker;
+pub(super) mod worker_host;
 pub(super) mod workers;

@@ -14,7 +14,7 @@ use crate::cli::parse::api_options::{api_secret, check_pool};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::{ConfigValue, of_pool};
 use crate::cli::parse::look::{self, LOOK};
-use crate::cli::parse::pool_options::{POOL, PRIVATE_PLACES, WORKER_SIDE};
+use crate::cli::parse::pool_options::{POOL, PRIVATE_PLACES, SUPERVISION, WORKER_SIDE};
 use crate::cli::{CliError, Command};
 
 pub(in crate::cli) const COMMAND: Command = Command {
@@ -28,6 +28,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
         ],
         PRIVATE_PLACES,
         POOL,
+        SUPERVISION,
         WORKER_SIDE,
         LOOK,
     ],

@@ -48,7 +48,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
     let of = |workers: Vec<WorkerAnswer>| workers.into_iter().find(|worker| worker.id == id);
     let before = of(fetch(client)?.1);
-    // A worker started from outside has no restarts, but can have been stopped.
+    // A worker started from outside that was stopped comes back without being restarted.
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
     let before = before.map_or(0, |worker| worker.restarts);
     client.post_nothing(&format!("/i/restart-worker/{id}"))?.success()?;

@@ -15,7 +15,7 @@ use super::luau::{check_templates, need_luau};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::of_worker;
 use crate::cli::parse::look::{self, LOOK, SecretState};
-use crate::cli::parse::pool_options::WORKER_SIDE;
+use crate::cli::parse::pool_options::{WORKER_MASTER, WORKER_SIDE};
 use crate::cli::{CliError, Command};
 
 pub(in crate::cli) const COMMAND: Command = Command {
@@ -25,24 +25,13 @@ pub(in crate::cli) const COMMAND: Command = Command {
     options: &[
         &[
             OptionSpec::value("id", "I", "this worker's number, from 0"),
-            OptionSpec::value("workers", "N", "how many workers the master has"),
-            OptionSpec::value(
-                "master",
-                "ADDR",
-                "the master's worker-facing address, host:port, tls:host:port or unix:PATH",
-            ),
-            OptionSpec::value(
-                "tls-ca",
-                "FILE",
-                "authority of the master's certificate, for tls:HOST:PORT",
-            ),
-            OptionSpec::value("tls-cert", "CERT,KEY", "certificate of this worker (default: none)"),
             OptionSpec::value(
                 "lifeline",
-                "stdin",
-                "end when stdin ends, which is when the master does",
+                "END",
+                "stdin: end when stdin does, as the master has; host: and say there how it is",
             ),
         ],
+        WORKER_MASTER,
         WORKER_SIDE,
         LOOK,
     ],

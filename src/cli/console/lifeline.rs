@@ -1,5 +1,6 @@
-//! The lifeline of a worker: its stdin, whose other end the master holds. It ends with the master,
-//! which hands out connections on it and writes nothing else.
+//! The lifeline of a worker: its stdin, whose other end the master holds, or its host on another
+//! machine. It ends with that process. A master hands out connections on it and writes nothing
+//! else; a host has the worker retire, and hears how it is.
 //!
 //! On Linux the worker also asks the system to be killed when the master dies, which reaches it
 //! even while it is stopped. A thread of its own (`lifeline`) reads it, owned by [`Lifeline`],
@@ -16,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
 use crate::base::thread::{self, OwnedThread};
 use crate::net::broker::Broker;
+use crate::net::lifeline::{self, RETIRE, Sign};
 
 use super::interruptible::Interruptible;
 
@@ -25,9 +27,9 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 /// One that ends for another reason has this long: longer than a master waits before it kills.
 const LAST_GRACE_OF_OTHERS: Duration = Duration::from_secs(10);
 
-/// The end of stdin as a message.
+/// The end of stdin, and what comes before it, as messages.
 pub(in crate::cli) struct Lifeline {
-    cut_rx: Receiver<()>,
+    wishes_rx: Receiver<()>,
     _watch: Option<LifelineWatch>,
 }
 
@@ -47,21 +49,27 @@ impl Lifeline {
         die_with_parent()?;
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let (wake, woken) = UnixStream::pair()?;
-        let (cut_tx, cut_rx) = bounded::<()>(0);
+        let (wishes_tx, wishes_rx) = bounded::<()>(1);
         let (done_tx, done_rx) = bounded::<()>(0);
         let thread = thread::spawn("lifeline", move || {
             let mut stdin = Interruptible { file: stdin, woken: &woken };
-            let mut waste = [0; 64];
+            let mut bytes = [0; 64];
             while stdin.wait().unwrap_or_default() {
                 let goes_on = match &broker {
                     Some(broker) => broker.receive().unwrap_or_default(),
-                    None => stdin.read(&mut waste).is_ok_and(|len| len > 0),
+                    None => stdin.read(&mut bytes).is_ok_and(|len| {
+                        if bytes[..len].contains(&RETIRE) {
+                            // A full channel holds the same wish already.
+                            let _ = wishes_tx.try_send(());
+                        }
+                        len > 0
+                    }),
                 };
                 if !goes_on {
                     break;
                 }
             }
-            drop(cut_tx);
+            drop(wishes_tx);
             // Even if something hangs now, no worker outlives its master: this ends the process if
             // `run` does not.
             if done_rx.recv_timeout(LAST_GRACE) == Err(RecvTimeoutError::Timeout) {
@@ -69,7 +77,7 @@ impl Lifeline {
             }
         })?;
         Ok(Self {
-            cut_rx,
+            wishes_rx,
             _watch: Some(LifelineWatch { _wake: wake, _done_tx: done_tx, _thread: thread }),
         })
     }
@@ -84,12 +92,17 @@ impl Lifeline {
 
     /// For a worker without one: it is never cut.
     pub(in crate::cli) fn none() -> Self {
-        Self { cut_rx: never(), _watch: None }
+        Self { wishes_rx: never(), _watch: None }
     }
 
-    /// Closed once the lifeline is cut; nothing is ever sent.
-    pub(in crate::cli) fn cut_rx(&self) -> &Receiver<()> {
-        &self.cut_rx
+    /// Gets a message when this worker is to retire; closed once the lifeline is cut.
+    pub(in crate::cli) fn wishes_rx(&self) -> &Receiver<()> {
+        &self.wishes_rx
+    }
+
+    /// Says how this worker is. A host that takes nothing is soon gone, or gets the next one.
+    pub(in crate::cli) fn say(&self, sign: Sign) {
+        let _ = lifeline::say(io::stdin(), sign.byte());
     }
 }
 
@@ -102,7 +115,7 @@ pub(in crate::cli) struct LastGrace {
 }
 
 impl LastGrace {
-    /// Without a thread for it a process that hangs is somebody else's to kill.
+    /// Without a thread for it a process that hangs stays, until its supervisor kills it.
     pub(in crate::cli) fn begin() -> Self {
         let (done_tx, done_rx) = bounded::<()>(0);
         let thread = thread::spawn("last-grace", move || {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use std::time::Duration;
 
-use crate::master::config::{PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::master::config::{HostConfig, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
 use crate::net::stream::tls::CertificateFiles;
 use crate::store::masked;
 
@@ -77,8 +77,31 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
 
 /// The values of what `worker` runs with.
 pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
+    let mut values = of_any_worker(config);
+    values.push(("id", config.id.to_string()));
+    values.push(("lifeline", config.lifeline.as_str().to_owned()));
+    values
+}
+
+/// The values of what `worker-host` runs with.
+pub(in crate::cli) fn of_host(config: &HostConfig) -> Vec<ConfigValue> {
+    let ids: Vec<String> = config.ids.iter().map(usize::to_string).collect();
+    let program = config.worker_program.as_deref();
+    let mut values = of_any_worker(&config.worker);
+    values.extend([
+        ("ids", ids.join(",")),
+        ("worker-tokens", path(&config.worker_tokens)),
+        ("worker-program", program.map_or("this program".to_owned(), path)),
+        ("stop-timeout", span(config.stop_timeout)),
+        ("drain-timeout", span(config.policy.drain_timeout)),
+        ("failures-a-minute", config.policy.failures_in_window.to_string()),
+        ("failures-in-a-row", config.policy.failures_in_a_row.to_string()),
+    ]);
+    values
+}
+
+fn of_any_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
     let mut values = vec![
-        ("id", config.id.to_string()),
         ("workers", config.workers.to_string()),
         ("master", format!("{}{}", config.tls.as_ref().map_or("", |_| "tls:"), config.master)),
         ("tls-ca", config.tls.as_ref().map_or(NONE.to_owned(), |tls| path(&tls.ca))),
@@ -90,7 +113,6 @@ pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
                 .and_then(|tls| tls.certificate.as_ref())
                 .map_or(NONE.to_owned(), |files| files.to_string()),
         ),
-        ("lifeline", if config.lifeline { "stdin" } else { NONE }.to_owned()),
         ("default-events", list(config.default_events.iter())),
         ("log", config.log.as_str().to_lowercase()),
         ("log-format", config.log_format.as_str().to_owned()),

@@ -169,8 +169,8 @@ fn json(shown: &[ShownValue]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::parse::config_values::{of_pool, of_worker};
-    use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
+    use crate::cli::parse::config_values::{of_host, of_pool, of_worker};
+    use crate::master::config::{HostConfig, PoolConfig, PoolDefaults, WorkerConfig};
 
     fn parse(command: &Command, line: &[&str]) -> Args {
         Args::parse(line.iter().map(|word| (*word).to_owned()), command.options, |_| None)
@@ -186,11 +186,19 @@ mod tests {
         let worker = &crate::cli::commands::worker::COMMAND;
         let args = parse(worker, &["--id", "0", "--workers", "1", "--master", "a:1"]);
         let worker = (worker, of_worker(&WorkerConfig::from_options(&args).expect("valid")));
+        let host = &crate::cli::commands::worker_host::COMMAND;
+        let of_workers =
+            ["--ids", "0", "--workers", "1", "--master", "a:1", "--worker-tokens", "t"];
+        let args = parse(host, &of_workers);
+        let host = (host, of_host(&HostConfig::from_options(&args).expect("valid")));
         let mut replay = pool(&crate::cli::commands::replay::COMMAND, PoolDefaults::REPLAY);
         replay.1.extend(crate::cli::commands::replay::own_values(1, 1));
-        for (command, values) in
-            [pool(&crate::cli::commands::master::COMMAND, PoolDefaults::MASTER), replay, worker]
-        {
+        for (command, values) in [
+            pool(&crate::cli::commands::master::COMMAND, PoolDefaults::MASTER),
+            replay,
+            worker,
+            host,
+        ] {
             for option in command.all_options().filter(|option| !is_of_the_look(option)) {
                 let value = values.iter().find(|(name, _)| *name == option.name);
                 let value = value.unwrap_or_else(|| {

@@ -36,6 +36,38 @@ pub(in crate::cli) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("log-format", "F", "text (default) or json: an object a line, for programs"),
 ];
 
+/// Where those that run workers of a master elsewhere find it.
+pub(in crate::cli) const WORKER_MASTER: &[OptionSpec] = &[
+    OptionSpec::value("workers", "N", "how many workers the master has"),
+    OptionSpec::value(
+        "master",
+        "ADDR",
+        "the master's worker-facing address, host:port, tls:host:port or unix:PATH",
+    ),
+    OptionSpec::value("tls-ca", "FILE", "authority of the master's certificate, for tls:HOST:PORT"),
+    OptionSpec::value("tls-cert", "CERT,KEY", "certificate of this worker (default: none)"),
+];
+
+/// How processes of workers are ended, and when they are given up.
+pub(in crate::cli) const SUPERVISION: &[OptionSpec] = &[
+    OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
+    OptionSpec::value(
+        "drain-timeout",
+        "D",
+        "what a restarted worker runs may take so long to end (default: 5s)",
+    ),
+    OptionSpec::value(
+        "failures-a-minute",
+        "N",
+        "failures of a worker within a minute that give it up (default: 5)",
+    ),
+    OptionSpec::value(
+        "failures-in-a-row",
+        "N",
+        "failures of a worker in a row that give it up (default: 10)",
+    ),
+];
+
 const LISTEN: OptionSpec =
     OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one");
 const API: OptionSpec =
@@ -103,26 +135,10 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
     ),
     OptionSpec::value("deadline", "D", "default deadline of a dispatch (default: 35s)"),
     OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
-    OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
-    OptionSpec::value(
-        "drain-timeout",
-        "D",
-        "what a restarted worker runs may take so long to end (default: 5s)",
-    ),
     OptionSpec::value(
         "hang-timeout",
         "D",
         "an executor away from its loop for so long hangs (default: 30s)",
-    ),
-    OptionSpec::value(
-        "failures-a-minute",
-        "N",
-        "failures of a worker within a minute that give it up (default: 5)",
-    ),
-    OptionSpec::value(
-        "failures-in-a-row",
-        "N",
-        "failures of a worker in a row that give it up (default: 10)",
     ),
     OptionSpec::value(
         "quarantine-after",

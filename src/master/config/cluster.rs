@@ -57,7 +57,7 @@ impl ClusterConfig {
 
     /// The name by which others know the master.
     pub fn master_name(&self) -> String {
-        self.name.clone().unwrap_or_else(host_name)
+        self.name.clone().or_else(host_name).unwrap_or_else(|| NAMELESS.to_owned())
     }
 
     /// What makes sense only with something else.
@@ -125,8 +125,8 @@ pub fn is_master_name(text: &str) -> bool {
 }
 
 /// The machine's name, as far as it can be used.
-pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if is_master_name(name) { name.to_owned() } else { NAMELESS.to_owned() }
+pub fn host_name() -> Option<String> {
+    // The file in /proc is one that a service manager may hide.
+    let system = rustix::system::uname();
+    system.nodename().to_str().ok().filter(|name| is_master_name(name)).map(str::to_owned)
 }

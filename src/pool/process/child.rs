@@ -2,10 +2,9 @@
 //!
 //! Owned by its worker's supervision loop, the only thread that signals or reaps it; so a pid is
 //! never signalled after it was waited for. A thread of its own (`watch-I`) reads what it prints,
-//! hands out the connections that it asks for and waits for its end, and is joined when the child
-//! is reaped. Stdout and stderr are one socket,
-//! so that our end can be shut down: a process that the child left behind may hold the other end
-//! for ever.
+//! hands out the connections that it asks for, or hears its signs, and waits for its end, and is
+//! joined when the child is reaped. Stdout and stderr are one socket, so that our end can be shut
+//! down: a process that the child left behind may hold the other end for ever.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -29,6 +28,7 @@ use super::output::Lines;
 use super::spawner::Spawner;
 use crate::base::thread::{self, OwnedThread};
 use crate::net::broker::{BROKER_STDIN, BROKER_VARIABLE, HandOut};
+use crate::net::lifeline::{self, Sign};
 use crate::net::stream::Stream;
 
 /// The variables that a worker gets from the master's environment: nothing that could hold a secret
@@ -114,6 +114,9 @@ pub struct ChildSpec {
     pub variables: Vec<(&'static str, String)>,
     /// Connects it with the master; without one it has to do that itself.
     pub broker: Option<Arc<ServeWorker>>,
+    /// Its link leads to another process: what is known of it is what it says on its lifeline, on
+    /// which it retires as well.
+    pub is_hosted: bool,
     /// Bounds its memory.
     pub memory: Option<Arc<MemoryGroups>>,
     /// What starts it.
@@ -126,6 +129,15 @@ impl std::fmt::Debug for ChildSpec {
     }
 }
 
+/// What is heard of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChildNews {
+    /// How it is; of one that is hosted.
+    Sign(Sign),
+    /// It has ended, and is to be reaped.
+    Ended,
+}
+
 /// A running child, or a zombie that has not been reaped.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -133,16 +145,16 @@ pub(super) struct Child {
     is_reaped: bool,
     output: UnixStream,
     // The worker's stdin: it ends with this process, or when this is dropped.
-    _lifeline: UnixStream,
+    lifeline: UnixStream,
     watch: Option<OwnedThread<VecDeque<String>>>,
     // The last one to go: it joins the thread that logs what `watch` reads.
     _spawner: Arc<Spawner>,
 }
 
 impl Child {
-    /// Starts the process. `on_end` is called, on the watching thread, when it has ended and is to
-    /// be reaped; without a `pidfd` (before Linux 5.3, and elsewhere) when it has closed its
-    /// output.
+    /// Starts the process. `tell` is called, on the watching thread, with what is heard of it; its
+    /// end is told once, without a `pidfd` (before Linux 5.3, and elsewhere) when it has closed
+    /// its output.
     ///
     /// It gets a process group of its own, so that Ctrl-C in a terminal reaches the master only,
     /// which drains before it ends its workers. Its stdin stays open as long as the process is held
@@ -153,7 +165,7 @@ impl Child {
     pub(super) fn spawn(
         spec: &ChildSpec,
         worker_id: usize,
-        on_end: impl FnOnce() + Send + 'static,
+        tell: impl Fn(ChildNews) + Send + 'static,
     ) -> io::Result<Self> {
         let mut command = spec.program.command();
         command.args(&spec.args).env(TOKEN_VARIABLE, &spec.token).process_group(0);
@@ -167,7 +179,11 @@ impl Child {
             let hand_out = HandOut::new(lifeline.try_clone()?)?;
             Ok::<_, io::Error>((hand_out, move |stream| serve(worker_id, stream)))
         });
-        let broker = broker.transpose()?;
+        let mut channel =
+            broker.transpose()?.map(|(hand_out, serve)| Channel::Broker(hand_out, serve));
+        if spec.is_hosted {
+            channel = Some(Channel::Signs(lifeline.try_clone()?));
+        }
         command
             .stdin(OwnedFd::from(childs_lifeline))
             .stdout(OwnedFd::from(childs_stdout))
@@ -181,7 +197,7 @@ impl Child {
             process,
             is_reaped: false,
             output,
-            _lifeline: lifeline,
+            lifeline,
             watch: None,
             _spawner: spec.spawner.clone(),
         };
@@ -193,7 +209,7 @@ impl Child {
         let lines = spec.spawner.output().lines(worker_id, child.pid());
         let pidfd = pid_of(&child.process).and_then(open_pidfd);
         child.watch = Some(thread::spawn(format!("watch-{worker_id}"), move || {
-            ChildWatch { output: Some(read_end), pidfd, broker, lines }.run(on_end)
+            ChildWatch { output: Some(read_end), pidfd, channel, lines, tell }.run()
         })?);
         Ok(child)
     }
@@ -207,6 +223,12 @@ impl Child {
         let status = self.process.try_wait()?;
         self.is_reaped |= status.is_some();
         Ok(status)
+    }
+
+    /// Has a process that is hosted answer what it has, and end.
+    pub(super) fn retire(&self) {
+        // One that takes nothing gets TERM later.
+        let _ = lifeline::say(&self.lifeline, lifeline::RETIRE);
     }
 
     /// Asks the process to end.
@@ -264,37 +286,68 @@ pub(super) fn open_pidfd(_: Pid) -> Option<OwnedFd> {
     None
 }
 
+/// What comes from a process over its lifeline.
+enum Channel<S> {
+    /// Asks for connections; and what serves their other ends.
+    Broker(HandOut, S),
+    Signs(UnixStream),
+}
+
+impl<S: Fn(Stream) -> bool> Channel<S> {
+    fn waits_for(&self) -> PollFd<'_> {
+        match self {
+            Channel::Broker(hand_out, _) => PollFd::new(hand_out, hand_out.waits_for()),
+            Channel::Signs(lifeline) => PollFd::new(lifeline, PollFlags::IN),
+        }
+    }
+
+    /// Takes what has come; false once nothing more will.
+    fn take(&mut self, buffer: &mut [u8], tell: &impl Fn(ChildNews)) -> bool {
+        match self {
+            Channel::Broker(hand_out, serve) => hand_out.answer(serve),
+            Channel::Signs(lifeline) => match lifeline.read(buffer) {
+                Ok(0) | Err(_) => false,
+                Ok(len) => {
+                    Sign::last_of(&buffer[..len]).into_iter().map(ChildNews::Sign).for_each(tell);
+                    true
+                }
+            },
+        }
+    }
+}
+
 /// What the thread `watch-I` waits for.
-struct ChildWatch<S> {
+struct ChildWatch<S, T> {
     /// What the process prints, until it has closed that.
     output: Option<UnixStream>,
     /// Until the process has ended.
     pidfd: Option<OwnedFd>,
-    /// The channel on which the process asks for connections, and what serves their other ends.
-    broker: Option<(HandOut, S)>,
+    channel: Option<Channel<S>>,
     lines: Lines,
+    tell: T,
 }
 
-impl<S: Fn(Stream) -> bool> ChildWatch<S> {
+impl<S: Fn(Stream) -> bool, T: Fn(ChildNews)> ChildWatch<S, T> {
     /// Reads what the process prints until its output ends, answers what it asks for, and says when
     /// it has ended.
     ///
     /// Blocks: until something is printed or asked for, or the process ends; shutting the socket
     /// down wakes it. The owner joins this thread only after the process's end.
-    fn run(mut self, on_end: impl FnOnce()) -> VecDeque<String> {
-        let mut on_end = Some(on_end);
+    fn run(mut self) -> VecDeque<String> {
+        let mut has_told_end = false;
         let mut buffer = [0; 16 * 1024];
         while self.output.is_some() || self.pidfd.is_some() {
             let [has_output, has_ended, has_asked] = self.wait();
             if has_ended {
                 self.pidfd = None;
-                on_end.take().into_iter().for_each(|on_end| on_end());
+                has_told_end = true;
+                (self.tell)(ChildNews::Ended);
             }
             if has_asked
-                && let Some((hand_out, serve)) = &self.broker
-                && !hand_out.answer(serve)
+                && let Some(channel) = &mut self.channel
+                && !channel.take(&mut buffer, &self.tell)
             {
-                self.broker = None;
+                self.channel = None;
             }
             if has_output && let Some(output) = &mut self.output {
                 match output.read(&mut buffer) {
@@ -303,18 +356,18 @@ impl<S: Fn(Stream) -> bool> ChildWatch<S> {
                 }
             }
         }
-        on_end.take().into_iter().for_each(|on_end| on_end());
+        if !has_told_end {
+            (self.tell)(ChildNews::Ended);
+        }
         self.lines.finish(Instant::now())
     }
 
     /// Which of the three there is: output, the end of the process, an ask.
     fn wait(&self) -> [bool; 3] {
-        let broker =
-            self.broker.as_ref().map(|(hand_out, _)| PollFd::new(hand_out, hand_out.waits_for()));
         let sources = [
             self.output.as_ref().map(|output| PollFd::new(output, PollFlags::IN)),
             self.pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)),
-            broker,
+            self.channel.as_ref().map(Channel::waits_for),
         ];
         let mut waited: Vec<PollFd<'_>> = sources.iter().flatten().cloned().collect();
         // A signal, if it fails: then nothing has come.

@@ -16,6 +16,7 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Refused, Request, RequestId};
+use crate::net::lifeline::Sign;
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::wire::data::sharding::ShardSet;
@@ -177,6 +178,8 @@ pub(super) enum Note {
     Ready(MesophyllServerConn),
     Disconnected(MesophyllServerConn, CloseCause),
     ChildEnded(u64),
+    /// How the child of that number is, which is hosted.
+    Sign(u64, Sign),
     /// Its health asks for something.
     CheckHealth,
     /// An operator's wish; the sender is dropped when it has been taken in.
@@ -196,7 +199,11 @@ impl WorkerProcessHandle {
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         let (notes_tx, notes_rx) = bounded(NOTES_MAX);
-        let kind = if config.child.is_some() { Kind::Child } else { Kind::External };
+        let kind = match &config.child {
+            None => Kind::External,
+            Some(child) if child.is_hosted => Kind::Hosted,
+            Some(_) => Kind::Child,
+        };
         let supervisor = Supervisor::new(kind, config.policy);
         let shared = Arc::new(ProcessShared {
             id: config.worker_id,

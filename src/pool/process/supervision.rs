@@ -14,11 +14,12 @@ use log::Level;
 use crate::base::error::DispatchError;
 use crate::base::random;
 use crate::dispatch::Request;
+use crate::net::lifeline::Sign;
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::{Sandbox, SandboxMode, TenantId};
 
-use super::child::{Child, ChildSpec, describe, is_sandbox_kill};
+use super::child::{Child, ChildNews, ChildSpec, describe, is_sandbox_kill};
 use super::handle::{Note, ProcessShared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
@@ -33,6 +34,10 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether a worker that drains has answered everything.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// A hosted worker that has given no sign for so long is stopped or hangs. It gives one every
+/// second; a machine that stalls is not to cost a worker.
+const SIGNS_MISSED_AFTER: Duration = Duration::from_secs(15);
 
 /// Limit: ends of one worker's links that are logged in a minute.
 const LINK_ENDS_LOGGED_A_MINUTE: u32 = 10;
@@ -56,6 +61,10 @@ pub(super) struct Supervision {
     spawns: u64,
     /// The child has ended, or at least its output: it is about to be reaped.
     child_ended: bool,
+    /// When a hosted child last said how it is.
+    signed_at: Instant,
+    /// A hosted child has been told to retire.
+    is_retiring: bool,
     conn: Option<MesophyllServerConn>,
     /// Of the newest link of this process.
     generation: u64,
@@ -82,6 +91,8 @@ impl Supervision {
             notes_rx,
             spawns: 0,
             child_ended: false,
+            signed_at: Instant::now(),
+            is_retiring: false,
             conn: None,
             generation: 0,
             link_ends: LinkEnds::default(),
@@ -103,6 +114,7 @@ impl Supervision {
             }
             self.reap();
             self.check_link();
+            self.check_signs();
             self.check_drained();
             self.check_limits();
             self.shared.router.expire(Instant::now());
@@ -151,8 +163,9 @@ impl Supervision {
             }
             Note::Disconnected(conn, cause) if self.is_current(&conn) => self.on_link_end(&cause),
             Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
+            Note::Sign(spawn, sign) if spawn == self.spawns => self.on_sign(sign),
             Note::CheckHealth => self.check_health(),
-            Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
+            Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) | Note::Sign(..) => {}
             Note::Wish(event, _taken_tx) => {
                 // One that came in before the end for good is too late.
                 if self.waiting_for_end.is_empty() {
@@ -165,6 +178,33 @@ impl Supervision {
                 self.step(event);
             }
         }
+    }
+
+    /// What the link of a worker says is said here by one whose link leads elsewhere.
+    fn on_sign(&mut self, sign: Sign) {
+        self.signed_at = Instant::now();
+        match (sign, self.supervisor.state()) {
+            (Sign::Alone, State::Starting | State::Ready) | (Sign::Linked, State::Starting) => {
+                self.step(Event::Connected)
+            }
+            _ => {}
+        }
+        if sign == Sign::Linked {
+            self.step(Event::Ready);
+        }
+    }
+
+    /// Notices a hosted worker that gives no signs any more: it is stopped, or hangs.
+    fn check_signs(&mut self) {
+        let is_up = matches!(self.supervisor.state(), State::Connected | State::Ready);
+        if self.is_hosted() && is_up && self.signed_at.elapsed() >= SIGNS_MISSED_AFTER {
+            log::warn!(worker = self.shared.id; "worker {} gives no signs of life", self.shared.id);
+            self.step(Event::Silent);
+        }
+    }
+
+    fn is_hosted(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.is_hosted)
     }
 
     /// Says once a worker, and not at each of its restarts, what does not confine it.
@@ -266,7 +306,12 @@ impl Supervision {
         };
         let in_flight = self.in_flight();
         self.sandbox_kills += u64::from(is_sandbox_kill);
-        let level = if is_sandbox_kill { log::Level::Error } else { log::Level::Warn };
+        let has_retired = self.is_hosted() && is_success;
+        let level = match (is_sandbox_kill, has_retired) {
+            (true, _) => log::Level::Error,
+            (_, true) => log::Level::Info,
+            _ => log::Level::Warn,
+        };
         self.log_end(&how, &in_flight, level);
         // The end of one that was told to end says nothing of what it ran, nor does one that ended
         // by its own will.
@@ -275,7 +320,7 @@ impl Supervision {
             let deaths = if is_sandbox_kill { 2 } else { 1 };
             self.blame(&how, deaths, in_flight.into_iter().map(|event| event.tenant).collect());
         }
-        self.step(Event::Exited(how));
+        self.step(if has_retired { Event::Retired(how) } else { Event::Exited(how) });
     }
 
     /// What the worker had in flight when its link ended, or now; the oldest first.
@@ -305,7 +350,8 @@ impl Supervision {
         let (id, pid) = (self.shared.id, child.pid());
         let last_lines = child.last_lines();
         let doing = describe_in_flight(in_flight);
-        if self.supervisor.was_told_to_end() && in_flight.is_empty() {
+        let is_expected = self.supervisor.was_told_to_end() || level == log::Level::Info;
+        if is_expected && in_flight.is_empty() {
             log::info!(worker = id; "worker {id} (pid {pid}) ended: {how}");
         } else if last_lines.is_empty() {
             log::log!(level, worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
@@ -328,6 +374,12 @@ impl Supervision {
     fn check_drained(&mut self) {
         if !self.supervisor.is_draining() {
             return;
+        }
+        if self.is_hosted() {
+            // It answers what it has, and then it ends.
+            let child =
+                self.child.as_ref().filter(|_| !std::mem::replace(&mut self.is_retiring, true));
+            return child.into_iter().for_each(Child::retire);
         }
         // Without a link it is the state machine's to decide.
         let is_drained = self.conn.as_ref().is_some_and(|conn| {
@@ -408,14 +460,18 @@ impl Supervision {
     fn spawn(&mut self) {
         let Some(spec) = &self.spec else { return };
         self.spawns += 1;
-        self.child_ended = false;
+        (self.child_ended, self.is_retiring) = (false, false);
         let spawn = self.spawns;
         let notes_tx = self.shared.notes_tx.clone();
         // Blocks only while the loop is behind by 64 notes; the loop joins this thread only after
-        // the note.
-        let on_end =
-            move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
-        match Child::spawn(spec, self.shared.id, on_end) {
+        // the note of the end. A sign that finds no room is followed by another.
+        let tell = move |news| match news {
+            ChildNews::Sign(sign) => drop(notes_tx.try_send(Note::Sign(spawn, sign))),
+            ChildNews::Ended => {
+                drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)))
+            }
+        };
+        match Child::spawn(spec, self.shared.id, tell) {
             Ok(child) => {
                 log::info!(worker = self.shared.id; "worker {} started as pid {}", self.shared.id, child.pid());
                 self.child = Some(child);

@@ -21,7 +21,8 @@ use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Job, Request, RequestId};
 use crate::net::link::{
-    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, LinkTarget, close_code,
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, LinkTarget,
+    close_code,
 };
 use crate::net::stream::Stream;
 use crate::wire::WireError;
@@ -38,8 +39,8 @@ use super::in_flight::InFlightJobs;
 use super::outbox::Outbox;
 use super::session::{ClientPulse, MasterSession};
 use crate::base::throttle::Throttle;
-use crate::protocol::master::vm_query;
 use crate::protocol::answers;
+use crate::protocol::master::vm_query;
 
 /// Ten years: longer than any link.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

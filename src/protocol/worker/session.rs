@@ -128,7 +128,8 @@ impl Pulse for ClientPulse {
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }
         self.due = self.sent_at.map_or(now + interval, |at| at + interval);
-        let retire_due = self.session.is_retiring.load(Ordering::SeqCst).then_some(now + RETIRE_PAUSE);
+        let retire_due =
+            self.session.is_retiring.load(Ordering::SeqCst).then_some(now + RETIRE_PAUSE);
         if self.session.has_retired() {
             self.session.close(link);
         }

@@ -57,6 +57,7 @@ impl Supervised {
                 token,
                 variables: Vec::new(),
                 broker: None,
+                is_hosted: false,
                 memory: None,
                 spawner: spawner.clone(),
             };

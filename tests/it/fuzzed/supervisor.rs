@@ -30,7 +30,11 @@ struct World {
 /// later.
 pub(super) fn supervisor(bytes: &[u8]) {
     let Some((first, steps)) = bytes.split_first() else { return };
-    let kind = if first % 4 == 0 { Kind::External } else { Kind::Child };
+    let kind = match first % 8 {
+        0 | 4 => Kind::External,
+        7 => Kind::Hosted,
+        _ => Kind::Child,
+    };
     let supervisor = Supervisor::new(kind, Policy::default());
     let mut world = World {
         supervisor,
@@ -62,6 +66,9 @@ impl World {
         Some(match byte % 16 {
             0..=3 => Event::Tick,
             4 if self.has_process => Event::SpawnFailed(text),
+            5 | 6 if self.has_process && self.kind == Kind::Hosted && byte >= 128 => {
+                Event::Retired(text)
+            }
             5 | 6 if self.has_process => Event::Exited(text),
             4..=6 => return None,
             7 | 8 => Event::Connected,
@@ -79,7 +86,7 @@ impl World {
     fn step(&mut self, event: Event, jitter: f64) {
         let is_tick_in_time =
             event == Event::Tick && self.supervisor.due().is_some_and(|due| due <= self.now);
-        if matches!(event, Event::Exited(_) | Event::SpawnFailed(_)) {
+        if matches!(event, Event::Exited(_) | Event::Retired(_) | Event::SpawnFailed(_)) {
             self.has_process = false;
         }
         let was = self.supervisor.state();
@@ -109,7 +116,7 @@ impl World {
 
     fn carry_out(&mut self, action: Action) {
         if matches!(action, Action::Spawn | Action::Terminate | Action::Kill) {
-            assert_eq!(self.kind, Kind::Child, "{action:?} of a process that is not ours");
+            assert_ne!(self.kind, Kind::External, "{action:?} of a process that is not ours");
         }
         match action {
             Action::Spawn => {

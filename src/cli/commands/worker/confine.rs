@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::base::process_figures::ProcessFigures;
 use crate::cli::CliError;
 use crate::cli::console::lifeline::Lifeline;
-use crate::master::config::WorkerConfig;
+use crate::master::config::{LifelineUse, WorkerConfig};
 use crate::net::broker::{BROKER_STDIN, BROKER_VARIABLE, Broker};
 use crate::protocol::Dial;
 use crate::sandbox::{self, Confined, Plan, Reach};
@@ -37,7 +37,7 @@ pub(super) fn check(config: &WorkerConfig) -> Result<(), CliError> {
 /// in the sandbox.
 pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>), CliError> {
     let is_handed_out = std::env::var_os(BROKER_VARIABLE).is_some_and(|way| way == BROKER_STDIN);
-    if config.lifeline && is_handed_out {
+    if config.lifeline == LifelineUse::Stdin && is_handed_out {
         let broker = Lifeline::broker().map_err(config_error)?;
         return Ok((Dial::Broker(broker.clone()), Some(broker)));
     }
@@ -50,7 +50,7 @@ pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>),
     if config.runtime.sandbox == SandboxMode::Off {
         return Ok((dial, None));
     }
-    Ok((find(dial, config.lifeline)?, None))
+    Ok((find(dial, config.lifeline.has_owner())?, None))
 }
 
 /// The master by the addresses that its name has: a host may start its workers before it has a

@@ -1,11 +1,13 @@
 //! What a worker process runs, from its start to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 
 use crate::dispatch::worker_like::WorkerLike;
-use crate::master::config::{WorkerConfig, host_name};
+use crate::master::config::{LifelineUse, WorkerConfig, host_name};
+use crate::net::lifeline::Sign;
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient, Outbox};
@@ -19,6 +21,9 @@ use crate::cli::console::logging;
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::parse::environment;
 
+/// How often a hosted worker says that it lives.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
+
 /// Serves the master until something ends the worker.
 ///
 /// # Errors
@@ -29,12 +34,13 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
-    // While files can be read.
-    let host = Some(host_name());
+    // While every system call can be made.
+    let host = host_name();
     let (dial, broker) = dial(config)?;
     let confined = confine(config, &dial)?;
     environment::log_unknown();
-    let lifeline = if config.lifeline { Lifeline::watch(broker) } else { Ok(Lifeline::none()) };
+    let has_owner = config.lifeline.has_owner();
+    let lifeline = if has_owner { Lifeline::watch(broker) } else { Ok(Lifeline::none()) };
     let lifeline = lifeline.map_err(config_error)?;
 
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
@@ -85,15 +91,22 @@ fn wait(
     signals: &Signals,
     lifeline: &Lifeline,
     broken_rx: &Receiver<String>,
-    has_master: bool,
+    used: LifelineUse,
 ) -> Result<(), CliError> {
+    let is_hosted = used == LifelineUse::Host;
+    let signs_rx = if is_hosted { tick(SIGN_EVERY) } else { never() };
     loop {
+        if is_hosted {
+            lifeline.say(if client.is_ready() { Sign::Linked } else { Sign::Alone });
+        }
         select! {
             recv(client.ended_rx()) -> end => return match end {
                 Ok(ClientEnd::Refused(why)) => Err(CliError::config(why)),
                 Ok(ClientEnd::Replaced) => {
                     log::warn!("a newer worker has taken this id; ending");
-                    Ok(())
+                    // Its host is not to fight for it at full speed.
+                    let taken = || CliError::gave_up("a newer worker has taken this id");
+                    if is_hosted { Err(taken()) } else { Ok(()) }
                 }
                 Ok(ClientEnd::Stopped) => Ok(()),
                 Ok(ClientEnd::Moved) => {
@@ -106,16 +119,20 @@ fn wait(
             recv(signals.received_rx()) -> signal => match signal {
                 // Ctrl-C in the master's terminal reaches its workers too; the master says when
                 // they end.
-                Ok(ProcessSignal::Interrupt) if has_master => {}
+                Ok(ProcessSignal::Interrupt) if used.has_owner() => {}
                 Ok(ProcessSignal::HangUp) => {}
                 _ => return Ok(()),
             },
             // The master starts another one. (The other end lives as long as the runtime.)
             recv(broken_rx) -> why => return Err(CliError::bug(why.unwrap_or_default())),
-            recv(lifeline.cut_rx()) -> _ => {
-                log::warn!("the master is gone; ending");
-                return Ok(());
-            }
+            recv(signs_rx) -> _ => {}
+            recv(lifeline.wishes_rx()) -> wish => match wish {
+                Ok(()) => client.retire(),
+                Err(_) => {
+                    log::warn!("the master is gone; ending");
+                    return Ok(());
+                }
+            },
         }
     }
 }

@@ -2,7 +2,8 @@
 //! no threads.
 //!
 //! The loop in `supervision` feeds it what happened and carries out what it decides. One machine
-//! serves a child process and an external worker alike; the latter is never spawned or signalled.
+//! serves a child process, an external worker and, on that one's host, its process: a master sees
+//! the link of an external worker, which it never spawns or signals, and the host the process.
 
 mod cause;
 mod policy;
@@ -40,6 +41,8 @@ pub enum Event {
     Drained,
     /// The process ended; the text says how.
     Exited(String),
+    /// A hosted process ended in good order, as its master, or this side, has it started anew.
+    Retired(String),
     /// The worker is to be started anew, for this reason; one that is ready answers first what it
     /// has in flight.
     Restart(Why),
@@ -106,8 +109,17 @@ impl fmt::Display for State {
 pub enum Kind {
     /// A child process of this master.
     Child,
+    /// A child process of this host, whose master is elsewhere. That master looks after the link,
+    /// without which it lives on.
+    Hosted,
     /// It is started from outside.
     External,
+}
+
+impl Kind {
+    fn has_process(self) -> bool {
+        self != Kind::External
+    }
 }
 
 /// How far the end of a process has come.
@@ -165,7 +177,7 @@ impl Supervisor {
         Self {
             kind,
             policy,
-            state: if kind == Kind::Child { State::Dead } else { State::Starting },
+            state: if kind.has_process() { State::Dead } else { State::Starting },
             alive: false,
             ending: Ending::No,
             then: Then::Fail,
@@ -233,6 +245,7 @@ impl Supervisor {
                 actions
             }
             Event::Exited(how) => self.exited(how, now, jitter),
+            Event::Retired(how) => self.retired(how, now, jitter),
             Event::Connected => self.connected(now),
             Event::Ready => self.ready(now),
             Event::Disconnected => self.disconnected(now),
@@ -264,7 +277,7 @@ impl Supervisor {
                 }
                 vec![self.start(now)]
             }
-            (State::Starting | State::Connected, _) if self.kind == Kind::Child => {
+            (State::Starting | State::Connected, _) if self.kind.has_process() => {
                 self.why = Some(Why::new(Cause::NotReady, "it was not ready in time"));
                 self.terminate(Then::Fail, now)
             }
@@ -322,6 +335,9 @@ impl Supervisor {
     }
 
     fn disconnected(&mut self, now: Instant) -> Vec<Action> {
+        if self.kind == Kind::Hosted {
+            return vec![];
+        }
         if self.is_draining() && self.kind == Kind::External {
             // It could not be told to end: what comes back is no other process.
             let is_over = self.then == Then::Stay;
@@ -348,19 +364,21 @@ impl Supervisor {
         self.await_ready(State::Starting, now)
     }
 
-    /// A child that lives must be ready again soon, and an earlier deadline for that stays; an
-    /// external worker may come back whenever it likes.
+    /// A child that lives must be ready again soon, and an earlier deadline for that stays. An
+    /// external worker may come back whenever it likes, and a hosted one when its master does.
     fn await_ready(&mut self, state: State, now: Instant) -> Vec<Action> {
         self.state = state;
         self.ready_since = None;
         if self.kind == Kind::Child {
             self.due.get_or_insert(now + self.policy.relink_timeout);
+        } else {
+            self.due = None;
         }
         vec![Action::RouteToQueue]
     }
 
     fn silent(&mut self, now: Instant) -> Vec<Action> {
-        if self.kind == Kind::Child && matches!(self.state, State::Connected | State::Ready) {
+        if self.kind.has_process() && matches!(self.state, State::Connected | State::Ready) {
             self.why = Some(Why::new(Cause::Silent, "it missed its heartbeats"));
             return self.terminate(Then::Fail, now);
         }
@@ -391,7 +409,7 @@ impl Supervisor {
         }
         let then = std::mem::replace(&mut self.then, Then::Fail);
         match (self.kind, then) {
-            (Kind::Child, then) => self.terminate(then, now),
+            (Kind::Child | Kind::Hosted, then) => self.terminate(then, now),
             (Kind::External, Then::Again(reason)) => {
                 self.restarts.count(reason.cause);
                 self.rest(State::Starting);
@@ -408,13 +426,15 @@ impl Supervisor {
         if self.kind == Kind::External && self.state != State::Ready {
             return self.welcome_back();
         }
+        if self.may_have_work() {
+            let until = now + self.policy.drain_timeout;
+            self.end(State::Draining, Ending::Drain, Then::Again(reason), until);
+            return vec![Action::RouteToQueue];
+        }
         match self.state {
-            State::Ready => {
-                let until = now + self.policy.drain_timeout;
-                self.end(State::Draining, Ending::Drain, Then::Again(reason), until);
-                vec![Action::RouteToQueue]
+            State::Starting | State::Connected | State::Ready => {
+                self.terminate(Then::Again(reason), now)
             }
-            State::Starting | State::Connected => self.terminate(Then::Again(reason), now),
             State::Draining | State::Stopped if self.alive => {
                 // One that is ended for its own fault is started again anyway, and counts as what
                 // it is.
@@ -431,6 +451,12 @@ impl Supervisor {
                 vec![Action::RouteToQueue, self.start(now)]
             }
         }
+    }
+
+    /// Whether it takes, or has, something to answer before it ends. A host hears late whether a
+    /// worker is linked.
+    fn may_have_work(&self) -> bool {
+        self.state == State::Ready || (self.kind, self.state) == (Kind::Hosted, State::Connected)
     }
 
     /// An external worker whose link was closed on request may come again.
@@ -456,22 +482,39 @@ impl Supervisor {
     }
 
     fn stop(&mut self, drain_until: Instant, now: Instant) -> Vec<Action> {
-        match (self.state, self.ending) {
+        match self.ending {
             // One that drains already has another time for it from now on.
-            (State::Ready, _) | (_, Ending::Drain) => {
+            ending if ending == Ending::Drain || self.may_have_work() => {
                 self.end(State::Draining, Ending::Drain, Then::Stay, drain_until);
                 vec![nobody()]
             }
-            (_, Ending::Term | Ending::Kill) => {
+            Ending::Term | Ending::Kill => {
                 self.then = Then::Stay;
                 vec![nobody()]
             }
-            (_, Ending::No) if self.alive => self.terminate(Then::Stay, now),
-            (_, Ending::No) => {
+            _ if self.alive => self.terminate(Then::Stay, now),
+            _ => {
                 self.rest(State::Stopped);
                 vec![nobody(), Action::CloseLink]
             }
         }
+    }
+
+    /// One that never came up, or was ended for its own fault, has failed all the same.
+    fn retired(&mut self, how: String, now: Instant, jitter: f64) -> Vec<Action> {
+        let is_well = self.state != State::Starting && self.why.is_none();
+        if is_well && self.then == Then::Fail {
+            self.then = Then::Again(Why::new(Cause::Rolling, "to be started anew"));
+        }
+        if is_well {
+            self.ending = Ending::Term;
+        }
+        let is_routed = self.state == State::Ready;
+        let mut actions = self.exited(how, now, jitter);
+        if is_routed {
+            actions.insert(0, Action::RouteToQueue);
+        }
+        actions
     }
 
     fn exited(&mut self, how: String, now: Instant, jitter: f64) -> Vec<Action> {

@@ -347,6 +347,45 @@ fn an_external_worker_is_restarted_by_being_told_to_end() {
     assert_eq!(hang, [Action::RouteToQueue, Action::Retire]);
 }
 
+#[test]
+fn a_hosted_worker_waits_for_its_master_and_is_started_anew() {
+    let start = Instant::now();
+    let mut supervisor = Supervisor::new(Kind::Hosted, Policy::default());
+    assert_eq!(supervisor.step(Event::Tick, start, 0.0), [Action::Spawn]);
+    supervisor.step(Event::Connected, start, 0.0);
+    assert_eq!(supervisor.due(), None, "without its master it lives on");
+    supervisor.step(Event::Ready, start, 0.0);
+    // Its link is lost.
+    supervisor.step(Event::Connected, start, 0.0);
+    assert_eq!((supervisor.state(), supervisor.due()), (State::Connected, None));
+    // Its master, or its host, has it started anew.
+    let retired = || Event::Retired("exit code 0".to_owned());
+    for round in 1..20 {
+        let actions = supervisor.step(retired(), start, 0.0);
+        assert_eq!(actions.last(), Some(&Action::Spawn));
+        assert_eq!(supervisor.restarts()[Cause::Rolling], 2 * round - 1);
+        become_ready(&mut supervisor, start);
+        supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
+        assert!(supervisor.is_draining());
+        assert_eq!(supervisor.step(retired(), start, 0.0), [Action::Spawn]);
+        become_ready(&mut supervisor, start);
+    }
+    // It is stopped or hangs.
+    let silent = supervisor.step(Event::Silent, start, 0.0);
+    assert_eq!(silent, [Action::RouteToQueue, Action::Terminate]);
+    supervisor.step(retired(), start, 0.0);
+    assert_eq!(supervisor.state(), State::Dead, "that is its own fault");
+    // A program that only ends is none that was told to.
+    supervisor.step(Event::Tick, at(start, 500), 0.0);
+    supervisor.step(retired(), at(start, 600), 0.0);
+    assert_eq!(supervisor.state(), State::Dead);
+    supervisor.step(Event::Tick, at(start, 60_000), 0.0);
+    become_ready(&mut supervisor, at(start, 60_000));
+    supervisor.step(Event::Stop { drain_until: at(start, 70_000) }, at(start, 60_000), 0.0);
+    assert_eq!(supervisor.step(retired(), at(start, 60_001), 0.0), [nobody()]);
+    assert_eq!(supervisor.state(), State::Stopped);
+}
+
 /// What the actions have done to the world, and what the rules say of it.
 #[derive(Debug)]
 struct World {
@@ -371,12 +410,12 @@ impl World {
             Action::Spawn => {
                 assert!(!self.alive, "a second process");
                 assert!(!self.put_down, "a start that nobody wanted");
-                assert_eq!(self.kind, Kind::Child);
+                assert!(self.kind.has_process());
                 (self.alive, self.signalled) = (true, false);
             }
             Action::Terminate | Action::Kill => {
                 assert!(self.alive, "a signal to a process that is gone");
-                assert_eq!(self.kind, Kind::Child);
+                assert!(self.kind.has_process());
                 self.signalled = true;
             }
             Action::CloseLink | Action::Retire => {}
@@ -407,7 +446,8 @@ impl World {
         }
         let must_go_on = match state {
             State::Dead | State::Draining => true,
-            State::Starting | State::Connected => self.kind == Kind::Child,
+            State::Starting => self.kind.has_process(),
+            State::Connected => self.kind == Kind::Child,
             State::Stopped => self.alive,
             State::Ready | State::Failed => false,
         };
@@ -433,6 +473,9 @@ fn random_event(random: &mut u64, world: &World, now: Instant) -> Event {
             Event::Stop { drain_until: now + Duration::from_secs(3) }
         }
         17..=20 if world.alive && (world.signalled || (*random >> 32).is_multiple_of(4)) => {
+            if world.kind == Kind::Hosted && (*random >> 40).is_multiple_of(2) {
+                return Event::Retired(text);
+            }
             Event::Exited(text)
         }
         _ => Event::Tick,
@@ -443,7 +486,11 @@ fn random_event(random: &mut u64, world: &World, now: Instant) -> Event {
 fn whatever_happens_in_whatever_order_the_rules_hold() {
     let mut reached: Vec<State> = Vec::new();
     for seed in 1..=400u64 {
-        let kind = if seed.is_multiple_of(5) { Kind::External } else { Kind::Child };
+        let kind = match seed % 5 {
+            0 => Kind::External,
+            1 => Kind::Hosted,
+            _ => Kind::Child,
+        };
         let mut supervisor = Supervisor::new(kind, Policy::default());
         let mut world =
             World { kind, alive: false, signalled: false, route: Route::Queue, put_down: false };
@@ -456,7 +503,7 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
             now += Duration::from_millis((random >> 20) % 4000);
             let event = random_event(&mut random, &world, now);
             match &event {
-                Event::Exited(_) => world.alive = false,
+                Event::Exited(_) | Event::Retired(_) => world.alive = false,
                 Event::Kill | Event::Stop { .. } => world.put_down = true,
                 Event::Restart(_) => world.put_down = false,
                 _ => {}
@@ -469,7 +516,8 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
                 reached.push(supervisor.state());
             }
         }
-        // Left alone, a process that is not ready ends: by itself or by force.
+        // Left alone, a process that is not ready ends: by itself or by force. One that is hosted
+        // waits for its master.
         for _ in 0..5 {
             let Some(due) = supervisor.due().filter(|_| supervisor.state() != State::Ready) else {
                 break;
@@ -479,7 +527,10 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
             }
         }
         assert!(
-            !world.alive || world.signalled || supervisor.state() == State::Ready,
+            !world.alive
+                || world.signalled
+                || supervisor.state() == State::Ready
+                || (kind, supervisor.state()) == (Kind::Hosted, State::Connected),
             "{supervisor:?}"
         );
     }
