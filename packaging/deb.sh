@@ -25,8 +25,10 @@ install -d "$root/DEBIAN" "$root/usr/lib/systemd/system" "$doc/docs" "$doc/examp
     "$share/man/man1" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d" \
     "$share/bash-completion/completions"
 
-sed 's|/usr/local/bin/|/usr/bin/|' packaging/mesophyll.service \
-    >"$root/usr/lib/systemd/system/mesophyll.service"
+for unit in mesophyll mesophyll-worker-host; do
+    sed 's|/usr/local/bin/|/usr/bin/|' "packaging/$unit.service" \
+        >"$root/usr/lib/systemd/system/$unit.service"
+done
 install -D -m 0600 packaging/environment "$root/etc/mesophyll/environment"
 echo /etc/mesophyll/environment >"$root/DEBIAN/conffiles"
 

@@ -58,13 +58,16 @@ try_package() {
     [ "$status" = "install ok installed" ] || fail "the package is not installed: $status"
     [ "$(stat -c '%a %U' "$environment")" = "600 root" ] || fail "others may read the secret"
 
-    local started unit=$root/usr/lib/systemd/system/mesophyll.service
-    started=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
-    [ -x "$root$started" ] || fail "the unit starts $started, which the package has not"
-    # With this machine's other units, and the program where it is now.
-    sed "s|^ExecStart=|&$root|" "$unit" >"$work/mesophyll.service"
-    ! command -v systemd-analyze >/dev/null ||
-        systemd-analyze verify --man=no "$work/mesophyll.service" || fail "the unit is wrong"
+    local name started unit
+    for name in mesophyll-worker-host mesophyll; do
+        unit=$root/usr/lib/systemd/system/$name.service
+        started=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
+        [ -x "$root$started" ] || fail "$name starts $started, which the package has not"
+        # With this machine's other units, and the program where it is now.
+        sed "s|^ExecStart=|&$root|" "$unit" >"$work/$name.service"
+        ! command -v systemd-analyze >/dev/null ||
+            systemd-analyze verify --man=no "$work/$name.service" || fail "$name is wrong"
+    done
     bash -n "$root/usr/share/bash-completion/completions/mesophyll"
     gzip -dc "$root/usr/share/man/man1/mesophyll.1.gz" | grep '^\.TH MESOPHYLL 1' >/dev/null ||
         fail "there is no manual page"
