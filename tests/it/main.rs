@@ -51,6 +51,8 @@ mod cli_without_luau;
 #[cfg(feature = "luau")]
 mod cli_worker_host;
 mod cli_worker_program;
+#[cfg(feature = "luau")]
+mod cut_network;
 #[cfg(feature = "worker")]
 mod db_client;
 #[cfg(all(feature = "worker", feature = "http2"))]
