@@ -172,28 +172,43 @@ fn what_speaks_no_tls_disturbs_nobody() {
 #[test]
 fn a_certificate_is_renewed_without_a_break() {
     let secure = SecureMaster::start();
-    let _worker = secure.worker("authority", "worker-0");
+    let worker = secure.worker("authority", "worker-0");
     secure.wait_ready();
-    // The renewed one is not for this name.
-    let is_first = || {
+    let connect = || {
         let client = TlsClient::new(Path::new(&ca("authority")), None).expect("a client");
         let socket = TcpStream::connect(secure.master.api()).expect("it listens");
         let deadline = Instant::now() + Duration::from_secs(30);
-        let stream = client.connect(Arc::new(socket.into()), "localhost", deadline);
-        let shown = stream.expect("connected").peer_certificate().expect("one is shown");
+        client.connect(Arc::new(socket.into()), "localhost", deadline).expect("connected")
+    };
+    // The renewed one is not for this name.
+    let is_first = || {
+        let shown = connect().peer_certificate().expect("one is shown");
         tls::names(&shown, "master.mesophyll")
     };
     assert!(is_first());
+    let mut before = connect();
     // Half of a pair is not used.
     fs::copy(ca("renewed"), secure.folder.join("master.pem")).expect("the certificate");
     secure.master.running.signal(Signal::HUP);
     secure.master.running.wait_stderr("the certificate before is used on");
     assert!(is_first());
+    // The workers are restarted as well: this one is to be started by the test.
+    assert_eq!(worker.wait().code(), 0);
+    let worker = secure.worker("authority", "worker-0");
+    secure.master.running.wait_stderr("the rolling restart is done");
     certificate_as(&secure.folder, "renewed", "master");
     secure.master.running.signal(Signal::HUP);
     secure.master.running.wait_stderr("api: the certificate was read anew");
     assert!(!is_first());
-    assert_eq!(secure.dispatch("ECHO", "1"), 1, "the link stands");
+    assert_eq!(worker.wait().code(), 0);
+    let _worker = secure.worker("authority", "worker-0");
+    secure.wait_ready();
+    assert_eq!(secure.dispatch("ECHO", "1"), 1);
+    // A connection that was there stands.
+    before.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("written");
+    let mut answer = [0; 12];
+    before.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
     assert_eq!(secure.master.stop().0.code(), 0);
 }
 
