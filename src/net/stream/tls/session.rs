@@ -122,7 +122,11 @@ impl TlsStream {
                 let mut session = self.session.lock();
                 let mut bytes = &input.cipher[..read];
                 while !bytes.is_empty() {
-                    session.read_tls(&mut bytes)?;
+                    // After a close_notify it takes nothing: the peer's last word was said.
+                    if session.read_tls(&mut bytes)? == 0 {
+                        input.is_at_end = true;
+                        break;
+                    }
                     let state = session.process_new_packets();
                     let state =
                         state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error));

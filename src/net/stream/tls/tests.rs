@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::*;
@@ -211,6 +211,50 @@ fn what_finds_no_room_is_kept_and_nothing_is_said_twice() {
     client.set_nonblocking(false).expect("its mode");
     (&client).flush().or_else(|_| (&client).flush()).expect("it has left");
     assert!(reading.expect("a thread").join().expect("no panic"));
+}
+
+/// A client whose records are in the test's hand.
+fn by_hand() -> (Stream, TcpStream, ClientConnection) {
+    let (theirs, ours) = pair();
+    let server = server("master", None);
+    let accepting = spawn("accepts", move || server.accept(Arc::new(theirs), deadline()));
+    let Stream::Tcp(mut socket) = ours else { unreachable!("it is over TCP") };
+    let config = client("authority").config;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = ClientConnection::new(config, name).expect("a session");
+    while session.is_handshaking() || session.wants_write() {
+        session.complete_io(&mut socket).expect("a handshake");
+    }
+    let accepted = accepting.expect("a thread").join().expect("no panic");
+    (accepted.expect("accepted"), socket, session)
+}
+
+#[test]
+fn what_comes_behind_the_end_is_dropped() {
+    let (server, mut socket, mut session) = by_hand();
+    session.writer().write_all(b"the last").expect("taken");
+    session.send_close_notify();
+    let mut records = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut records).expect("encrypted");
+    }
+    records.extend([0x17; 9_000]);
+    socket.write_all(&records).expect("written");
+    let (done, ended) = mpsc::channel();
+    let server = Arc::new(server);
+    let reads = server.clone();
+    let reading = spawn("reads", move || {
+        let mut text = String::new();
+        let _ = done.send((&*reads).read_to_string(&mut text).map(|_| text));
+    });
+    let Ok(read) = ended.recv_timeout(Duration::from_secs(10)) else {
+        // It would be joined, and does not end.
+        std::mem::forget(reading);
+        panic!("what is behind the end keeps the reader for ever");
+    };
+    assert_eq!(read.expect("the end"), "the last");
+    assert_eq!((&*server).read(&mut [0]).expect("the end again"), 0);
+    (&*server).write_all(b"the answer").expect("this direction is open");
 }
 
 #[test]
