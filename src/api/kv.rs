@@ -29,8 +29,11 @@ pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Resp
                 .settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
             text::list(scopes, permit)
         }
-        DbAnswer::Entries(_) | DbAnswer::Entry(_) => {
-            Err(DbError::Internal("a tenant's records are no global entries".to_owned()).into())
+        DbAnswer::Entries(_)
+        | DbAnswer::Entry(_)
+        | DbAnswer::Cancelled(_)
+        | DbAnswer::Timers(_) => {
+            Err(DbError::Internal("that is no answer about a tenant's records".to_owned()).into())
         }
     }
 }

@@ -16,6 +16,7 @@ mod messages;
 mod peers;
 mod shop;
 mod streams;
+mod timers;
 
 pub use broadcast::*;
 pub use cluster::*;
@@ -27,6 +28,7 @@ pub use messages::*;
 pub use peers::*;
 pub use shop::*;
 pub use streams::*;
+pub use timers::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16
 /// MiB. A larger one is refused before it is sent, and a peer that sends one loses the link.
@@ -56,6 +58,10 @@ pub const API_DB_BODY_MAX_BYTES: usize = 2 * DB_BODY_MAX_BYTES;
 /// Limit: an answer of the internal API that a command reads: the largest Find or result as JSON
 /// text, of which a byte may take six.
 pub const CLIENT_REPLY_MAX_BYTES: u64 = 6 * MESSAGE_MAX_BYTES as u64 + 1024 * 1024;
+
+/// Limit: errors of a tenant that are kept in its records: what an author looks through. Older ones
+/// go.
+pub const ERROR_RECORDS_KEPT: usize = 20;
 
 /// Limit: items of a list in a body of the internal API (scopes, events, ids), as each takes more
 /// memory than its text; more is `BadRequest`. What a list may hold in fact is a rule of the store.

@@ -14,7 +14,9 @@ use super::{Standing, StoredState};
 use crate::base::error::DbError;
 use crate::base::limits::{BACKUP_FRAME_MAX_BYTES, BACKUP_READ_BYTES};
 use crate::wire::WireError;
-use crate::wire::data::{EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timer, Timestamp,
+};
 use crate::wire::pack::reader::{Item, Reader};
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::writer::Writer;
@@ -22,8 +24,8 @@ use crate::wire::pack::writer::Writer;
 /// What the first frame says.
 const NAME: &str = "mesophyll backup";
 
-/// The version of this form. A reader refuses another.
-const VERSION: u64 = 1;
+/// The version of this form. A reader refuses a later one; timers came with 2.
+const VERSION: u64 = 2;
 
 /// One thing that a store keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,13 @@ pub enum Exported {
         /// When.
         when: Timestamp,
     },
+    /// A tenant's timer.
+    Timer {
+        /// Whose.
+        tenant: TenantId,
+        /// What.
+        timer: Timer,
+    },
 }
 
 /// Everything in a store as it is at one moment, one after the other; an error is the last item.
@@ -69,6 +78,8 @@ pub struct Totals {
     pub entries: u64,
     /// Purchases.
     pub purchases: u64,
+    /// Timers.
+    pub timers: u64,
 }
 
 impl Totals {
@@ -78,6 +89,7 @@ impl Totals {
             Exported::Record { .. } => &mut self.records,
             Exported::Entry(_) => &mut self.entries,
             Exported::Purchase { .. } => &mut self.purchases,
+            Exported::Timer { .. } => &mut self.timers,
         };
         *counted += 1;
     }
@@ -85,10 +97,10 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { states, records, entries, purchases } = self;
+        let Totals { states, records, entries, purchases, timers } = self;
         write!(
             f,
-            "{states} tenant states, {records} records, {entries} shop entries, {purchases} purchases"
+            "{states} tenant states, {records} records, {entries} shop entries, {purchases} purchases, {timers} timers"
         )
     }
 }
@@ -114,8 +126,8 @@ fn frames(export: Export) -> impl Iterator<Item = Vec<u8>> + Send {
             }
             None => {
                 has_ended = true;
-                let Totals { states, records, entries, purchases } = &totals;
-                encode("end", &[states, records, entries, purchases])
+                let Totals { states, records, entries, purchases, timers } = &totals;
+                encode("end", &[states, records, entries, purchases, timers])
             }
         };
         if body.len() <= BACKUP_FRAME_MAX_BYTES {
@@ -166,6 +178,7 @@ fn encode_one(one: &Exported) -> Vec<u8> {
         Exported::Purchase { tenant, at: GlobalAddress { scope, key, version }, when } => {
             encode("purchase", &[tenant, scope, key, version, when])
         }
+        Exported::Timer { tenant, timer } => encode("timer", &[tenant, timer]),
     }
 }
 
@@ -277,17 +290,16 @@ impl<R: Read> FrameReader<R> {
 fn check_head(frame: &[u8]) -> Result<(), StreamError> {
     let mut reader = Reader::new(frame);
     let is_ours = reader.item()? == Item::Array(2) && reader.item()? == Item::Str(NAME.as_bytes());
-    if is_ours && reader.item()? == Item::Unsigned(VERSION) {
-        Ok(())
-    } else {
-        Err(StreamError::Foreign)
+    match reader.item()? {
+        Item::Unsigned(1..=VERSION) if is_ours => Ok(()),
+        _ => Err(StreamError::Foreign),
     }
 }
 
 fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
     let mut reader = Reader::new(frame);
     let reader = &mut reader;
-    let (Item::Array(_), Item::Str(kind)) = (reader.item()?, reader.item()?) else {
+    let (Item::Array(parts), Item::Str(kind)) = (reader.item()?, reader.item()?) else {
         return Err(StreamError::Foreign);
     };
     let one = |one| Frame::One(Box::new(one));
@@ -317,11 +329,16 @@ fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
             },
             when: Timestamp::decode(reader)?,
         }),
+        b"timer" => one(Exported::Timer {
+            tenant: TenantId::decode(reader)?,
+            timer: Timer::decode(reader)?,
+        }),
         b"end" => Frame::End(Totals {
             states: u64::decode(reader)?,
             records: u64::decode(reader)?,
             entries: u64::decode(reader)?,
             purchases: u64::decode(reader)?,
+            timers: if parts > 5 { u64::decode(reader)? } else { 0 },
         }),
         b"error" => Frame::Error(String::decode(reader)?),
         _ => return Err(StreamError::Foreign),
@@ -386,6 +403,16 @@ mod tests {
                 at: place,
                 when: at(1_700_000_000_123_456),
             },
+            Exported::Timer {
+                tenant: TenantId::Guild(7),
+                timer: Timer {
+                    id: "id".to_owned(),
+                    name: "E".to_owned(),
+                    due: at(3),
+                    every: Some("60".to_owned()),
+                    data: EncodedValue::null(),
+                },
+            },
         ]
     }
 
@@ -408,7 +435,7 @@ mod tests {
         let bytes = stream(items.iter().cloned().map(Ok).collect());
         let (read_back, totals) = read(&bytes).expect("whole");
         assert_eq!(read_back, items);
-        assert_eq!(totals, Totals { states: 2, records: 2, entries: 1, purchases: 1 });
+        assert_eq!(totals, Totals { states: 2, records: 2, entries: 1, purchases: 1, timers: 1 });
         for length in 0..bytes.len() {
             assert!(
                 matches!(read(&bytes[..length]), Err(StreamError::CutShort(None))),
@@ -434,8 +461,8 @@ mod tests {
             assert!(matches!(read(bytes), Err(StreamError::Foreign)), "{bytes:?}");
         }
         let mut newer = stream(Vec::new());
-        let at = newer.iter().position(|byte| *byte == 1).expect("the version");
-        newer[at] = 2;
+        let at = newer.iter().position(|byte| *byte == 2).expect("the version");
+        newer[at] = 3;
         assert!(matches!(read(&newer), Err(StreamError::Foreign)));
     }
 }

@@ -37,6 +37,12 @@ labels! {
         GlobalIsPurchased = "global_is_purchased",
         ShopChanges = "shop_changes",
         RecordsOfAll = "records_of_all",
+        Timers = "timers",
+        TimerSet = "timer_set",
+        TimerCancel = "timer_cancel",
+        TimersDue = "timers_due",
+        TimersRan = "timers_ran",
+        TimersCount = "timers_count",
         Export = "export",
     }
 }

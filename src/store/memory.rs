@@ -14,6 +14,7 @@ use super::global::{
 };
 use super::pattern::Pattern;
 use super::shop::{ShopChange, ShopLook, ShopNotes};
+use super::timers::{DueTimers, TimerPlace, TimerRun, check_room, timer_bytes};
 use super::{
     FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
 };
@@ -21,7 +22,7 @@ use crate::base::error::DbError;
 use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
-    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timer, Timestamp,
 };
 
 /// A store in memory.
@@ -39,6 +40,7 @@ struct Contents {
     entries: BTreeMap<GlobalAddress, GlobalEntry>,
     purchases: HashMap<(TenantId, GlobalAddress), Timestamp>,
     notes: ShopNotes,
+    timers: BTreeMap<TenantId, BTreeMap<String, Timer>>,
 }
 
 #[derive(Default)]
@@ -306,6 +308,75 @@ impl Store for MemoryStore {
         Ok(records.filter_map(value).collect())
     }
 
+    fn timers(&self, tenant: TenantId) -> Result<Vec<Timer>, DbError> {
+        let contents = self.read()?;
+        let timers = contents.timers.get(&tenant).into_iter().flat_map(BTreeMap::values);
+        let mut timers: Vec<Timer> = timers.cloned().collect();
+        timers.sort_by(|one, other| (one.due, &one.id).cmp(&(other.due, &other.id)));
+        Ok(timers)
+    }
+
+    fn timer_set(&self, tenant: TenantId, timer: Timer) -> Result<(), DbError> {
+        let mut contents = self.write()?;
+        let timers = contents.timers.entry(tenant).or_default();
+        if timers.contains_key(&timer.id) {
+            return Ok(());
+        }
+        let bytes = timers.values().map(timer_bytes).sum();
+        check_room(Usage { records: timers.len() as u64, bytes }, &timer)?;
+        timers.insert(timer.id.clone(), timer);
+        Ok(())
+    }
+
+    fn timer_cancel(&self, tenant: TenantId, id: String) -> Result<bool, DbError> {
+        let mut contents = self.write()?;
+        Ok(contents.timers.get_mut(&tenant).and_then(|timers| timers.remove(&id)).is_some())
+    }
+
+    fn timers_due(
+        &self,
+        of: &ShardSet,
+        behind: Option<&TimerPlace>,
+        until: Timestamp,
+        max: usize,
+    ) -> Result<DueTimers, DbError> {
+        let contents = self.read()?;
+        let wanted = contents.timers.iter().filter(|(tenant, _)| of.contains(Shard::of(**tenant)));
+        let all = wanted.flat_map(|(tenant, timers)| timers.values().map(|timer| (*tenant, timer)));
+        let place = |tenant, timer: &Timer| (timer.due, tenant, timer.id.clone());
+        let mut due = Vec::new();
+        let mut next: Option<Timestamp> = None;
+        for (tenant, timer) in all {
+            if timer.due > until {
+                next = Some(next.map_or(timer.due, |next| next.min(timer.due)));
+            } else if behind.is_none_or(|behind| place(tenant, timer) > *behind) {
+                due.push((tenant, timer.clone()));
+            }
+        }
+        due.sort_by_cached_key(|(tenant, timer)| place(*tenant, timer));
+        due.truncate(max);
+        Ok(DueTimers { timers: due, next })
+    }
+
+    fn timers_ran(&self, runs: Vec<TimerRun>) -> Result<(), DbError> {
+        let mut contents = self.write()?;
+        for TimerRun { tenant, id, due, next } in runs {
+            let Some(timers) = contents.timers.get_mut(&tenant) else { continue };
+            match (timers.get_mut(&id).filter(|timer| timer.due == due), next) {
+                (Some(timer), Some(next)) => timer.due = next,
+                (Some(_), None) => drop(timers.remove(&id)),
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn timers_count(&self, of: &ShardSet) -> Result<u64, DbError> {
+        let contents = self.read()?;
+        let wanted = contents.timers.iter().filter(|(tenant, _)| of.contains(Shard::of(**tenant)));
+        Ok(wanted.map(|(_, timers)| timers.len() as u64).sum())
+    }
+
     /// A copy of everything: what is in memory twice for as long as the export lasts.
     fn export(&self) -> Result<Export, DbError> {
         let contents = self.read()?;
@@ -326,6 +397,10 @@ impl Store for MemoryStore {
             at: at.clone(),
             when: *when,
         }));
+        for (tenant, timers) in &contents.timers {
+            let timers = timers.values().cloned();
+            all.extend(timers.map(|timer| Exported::Timer { tenant: *tenant, timer }));
+        }
         Ok(Box::new(all.into_iter().map(Ok)))
     }
 

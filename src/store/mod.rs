@@ -19,11 +19,13 @@ mod permit;
 pub mod postgres;
 pub mod redb;
 pub mod rules;
+pub mod schedule;
 pub mod shop;
 pub mod shop_patterns;
 mod state;
 mod states;
 mod template_history;
+pub mod timers;
 mod url;
 
 use std::sync::Arc;
@@ -43,13 +45,14 @@ use crate::base::limits::{
 };
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timer, Timestamp,
 };
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use lease::HeldShards;
 use pattern::Pattern;
 use shop::ShopLook;
+use timers::{DueTimers, TimerPlace, TimerRun};
 
 /// Keeps tenants' states and records.
 ///
@@ -218,6 +221,50 @@ pub trait Store: Send + Sync {
         key: &str,
         scope: &str,
     ) -> Result<Vec<(TenantId, EncodedValue)>, DbError>;
+
+    /// A tenant's timers, in the order in which they are due.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn timers(&self, tenant: TenantId) -> Result<Vec<Timer>, DbError>;
+
+    /// Makes a timer; one with this id stays as it is.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Refused` if there is no room for it.
+    fn timer_set(&self, tenant: TenantId, timer: Timer) -> Result<(), DbError>;
+
+    /// Ends a timer; whether there was one.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn timer_cancel(&self, tenant: TenantId, id: String) -> Result<bool, DbError>;
+
+    /// The timers of some shards that are due by `until`, behind a place, in the order of their
+    /// places, at most `max`; and when the first one is due after `until`.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn timers_due(
+        &self,
+        of: &ShardSet,
+        behind: Option<&TimerPlace>,
+        until: Timestamp,
+        max: usize,
+    ) -> Result<DueTimers, DbError>;
+
+    /// Notes that runs are over: their timers are due next, or gone. A timer that is not there any
+    /// more, or due at another time, stays as it is.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn timers_ran(&self, runs: Vec<TimerRun>) -> Result<(), DbError>;
+
+    /// How many timers there are of some shards.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn timers_count(&self, of: &ShardSet) -> Result<u64, DbError>;
 
     /// Everything, as it is at this moment, while others go on writing.
     ///

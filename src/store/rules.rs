@@ -12,6 +12,7 @@ use crate::base::limits::{
 };
 use crate::store::global::check_op;
 use crate::store::pattern::Pattern;
+use crate::store::timers::check_timer_op;
 use crate::wire;
 use crate::wire::data::{
     DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY,
@@ -237,6 +238,7 @@ pub fn checked(mut op: DbOp) -> Result<DbOp, DbError> {
         DbOp::Public(PublicGlobalKeyValueOp::Get { .. }) => {}
         DbOp::Global(tenant, op) => check_op(op, *tenant)?,
         DbOp::SetTenantState(_, state) => *state = check_tenant_state(state)?,
+        DbOp::Timer(_, op) => check_timer_op(op)?,
     }
     Ok(op)
 }

@@ -17,6 +17,7 @@ use super::shop::ShopLook;
 use super::shop_patterns::ShopPatterns;
 use super::states::{StateListener, States, TemplateListener};
 use super::template_history::TemplateHistory;
+use super::timers::{TimerDesk, TimerNews};
 use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
     StoreFigures, Usage, rules,
@@ -95,6 +96,7 @@ pub struct DbState {
     template_history: TemplateHistory,
     message_rules: MessageRulesCache,
     shop_listener: SharedLock<Option<ShopListener>>,
+    timer_desk: TimerDesk,
     clock: ScriptClock,
 }
 
@@ -143,6 +145,7 @@ impl DbState {
             template_history: TemplateHistory::default(),
             message_rules: MessageRulesCache::default(),
             shop_listener: SharedLock::default(),
+            timer_desk: TimerDesk::default(),
             clock: ScriptClock::default(),
         }
     }
@@ -161,6 +164,7 @@ impl DbState {
         // What another master has written meanwhile is not known here.
         self.message_rules.forget_all();
         self.tell_shop(ShopNews::Came(*of));
+        self.timer_desk.tell(TimerNews::Came(*of));
         Ok(())
     }
 
@@ -169,6 +173,7 @@ impl DbState {
         self.states.forget(of);
         self.message_rules.forget_all();
         self.tell_shop(ShopNews::Went(*of));
+        self.timer_desk.tell(TimerNews::Went(*of));
     }
 
     /// Has records and entries carry the time of this clock, where it is not the system's.
@@ -176,7 +181,16 @@ impl DbState {
         Self { clock, ..self }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(super) fn clock(&self) -> &ScriptClock {
+        &self.clock
+    }
+
+    pub(super) fn timer_desk(&self) -> &TimerDesk {
+        &self.timer_desk
+    }
+
+    /// The date by the clock of records.
+    pub fn now(&self) -> Timestamp {
         Timestamp::of(self.clock.date())
     }
 
@@ -359,6 +373,7 @@ impl DbState {
             DbOp::SetTenantState(tenant, state) => {
                 self.set_tenant_state(tenant, &state).map(|()| DbAnswer::Done)
             }
+            DbOp::Timer(tenant, op) => self.ask_timers(tenant, op),
         }
     }
 

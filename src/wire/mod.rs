@@ -7,6 +7,7 @@
 
 pub mod data;
 pub mod db;
+pub mod error_record;
 mod event;
 mod figures;
 pub mod global_kv;
@@ -18,6 +19,7 @@ pub mod shop_update;
 pub mod tenant_message;
 #[cfg(test)]
 mod tests;
+pub mod timer;
 
 use std::fmt;
 

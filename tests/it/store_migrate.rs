@@ -89,7 +89,7 @@ fn a_template_workers_database_moves_into_a_file() {
     );
     on(schema.url(), "DELETE FROM tenant_kv WHERE id = 'r6'");
     let totals = back_up().expect("whole, without what belongs to no tenant");
-    assert_eq!(totals, Totals { states: 2, records: 5, entries: 1, purchases: 0 });
+    assert_eq!(totals, Totals { states: 2, records: 5, entries: 1, purchases: 0, timers: 0 });
     assert_eq!(check(&file), Ok(Vec::new()));
     let moved = store::open(&StoreUrl::Redb(file)).expect("opened");
     let db = DbState::new(moved, DbOptions::default()).expect("readable");
@@ -237,8 +237,8 @@ fn a_newer_or_foreign_database_is_left_alone() {
     let open = |schema: &Schema| store::open(&schema.store_url()).err();
     let newer = Schema::migrated(Locale::C);
     on(newer.url(), "UPDATE mesophyll_layout SET version = 7");
-    assert_eq!(open(&newer), Some(OpenError::Newer { found: 7, known: 2 }));
-    assert_eq!(store::migrate(&newer.store_url()), Err(OpenError::Newer { found: 7, known: 2 }));
+    assert_eq!(open(&newer), Some(OpenError::Newer { found: 7, known: 3 }));
+    assert_eq!(store::migrate(&newer.store_url()), Err(OpenError::Newer { found: 7, known: 3 }));
     let foreign = Schema::empty(Locale::C);
     on(foreign.url(), "CREATE TABLE tenant_kv (scopes text[])");
     assert_eq!(store::migrate(&foreign.store_url()), Err(OpenError::Foreign("tenant_kv")));
@@ -248,7 +248,7 @@ fn a_newer_or_foreign_database_is_left_alone() {
 
 /// What a database of layout 1 has not.
 const BACK_TO_LAYOUT_1: &str = "DROP INDEX tenant_state_shard; DROP FUNCTION mesophyll_shard_of;
-    DROP TABLE mesophyll_cluster, mesophyll_master, mesophyll_shard; DROP FUNCTION mesophyll_fence;
+    DROP TABLE mesophyll_cluster, mesophyll_master, mesophyll_shard, mesophyll_timer; DROP FUNCTION mesophyll_fence;
     DROP FUNCTION mesophyll_take; DROP FUNCTION mesophyll_give; UPDATE mesophyll_layout SET version = 1";
 
 #[test]
@@ -300,6 +300,21 @@ fn layout_1_is_upgraded_when_no_master_runs() {
             .get(0);
         assert_eq!(shard, i32::from(Shard::of(tenant).number()));
     }
+    db.close();
+}
+
+#[test]
+fn layout_2_gets_a_table_of_timers() {
+    if !is_there("layout_2_gets_a_table_of_timers") {
+        return;
+    }
+    let schema = Schema::alone();
+    on(schema.url(), "DROP TABLE mesophyll_timer; UPDATE mesophyll_layout SET version = 2");
+    let old = store::open(&schema.store_url()).err();
+    assert_eq!(old, Some(OpenError::NotMigrated("mesophyll_timer")));
+    assert_eq!(store::migrate(&schema.store_url()), Ok(Migrated::Made));
+    let db = open(&schema);
+    assert_eq!(db.timers_of(TENANT), Ok(Vec::new()));
     db.close();
 }
 

@@ -185,7 +185,10 @@ fn a_backup_is_streamed_and_the_next_one_may_follow() {
         assert_eq!((answer.status, answer.header("transfer-encoding")), (200, Some("chunked")));
         let mut frames = FrameReader::new(&answer.body[..]);
         while frames.next().expect("a whole backup").is_some() {}
-        assert_eq!(frames.seen(), Totals { states: 1, records: 100, entries: 0, purchases: 0 });
+        assert_eq!(
+            frames.seen(),
+            Totals { states: 1, records: 100, entries: 0, purchases: 0, timers: 0 }
+        );
     }
     // A caller that has begun one and does not read it holds up the next one only.
     let large = json!({"op": "set", "key": "large", "scopes": ["s"], "value": "x".repeat(250_000)})

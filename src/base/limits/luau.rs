@@ -125,10 +125,6 @@ pub const SCRIPT_LOG_VALUE_MAX_BYTES: usize = 64 * 1024;
 /// Limit: the value of a script's error that is no text; of a larger one the error says that it is.
 pub const SCRIPT_ERROR_VALUE_MAX_BYTES: usize = 1024;
 
-/// Limit: errors of a tenant that are kept in its records: what an author looks through. Older ones
-/// go.
-pub const ERROR_RECORDS_KEPT: usize = 20;
-
 /// How long errors of a tenant are collected before they are written: at most one write in this
 /// time for each tenant.
 pub const ERROR_RECORD_DELAY: Duration = Duration::from_secs(1);

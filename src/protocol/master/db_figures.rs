@@ -22,6 +22,9 @@ labels! {
         GlobalGet = "global_get",
         GlobalCreate = "global_create",
         GlobalDelete = "global_delete",
+        TimerSet = "timer_set",
+        TimerCancel = "timer_cancel",
+        TimerList = "timer_list",
         /// It was refused before its body was read.
         Unread = "unread",
     }
@@ -40,6 +43,9 @@ impl From<DbCall> for DbRequest {
             DbCall::GlobalGet => DbRequest::GlobalGet,
             DbCall::GlobalCreate => DbRequest::GlobalCreate,
             DbCall::GlobalDelete => DbRequest::GlobalDelete,
+            DbCall::TimerSet => DbRequest::TimerSet,
+            DbCall::TimerCancel => DbRequest::TimerCancel,
+            DbCall::TimerList => DbRequest::TimerList,
         }
     }
 }

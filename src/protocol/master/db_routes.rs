@@ -28,7 +28,9 @@ pub const ERROR_HEADER: &str = "Mesophyll-Error";
 pub fn check_endpoint(head: &RequestHead) -> Result<(), Response> {
     let wanted = match head.path() {
         "/ws" | "/db/tenant-states" => Method::Get,
-        "/db/tenant-state" | "/db/kv" | "/db/public-global-kv" | "/db/global-kv" => Method::Post,
+        "/db/tenant-state" | "/db/kv" | "/db/public-global-kv" | "/db/global-kv" | "/db/timers" => {
+            Method::Post
+        }
         _ => return Err(Response::text(404, "no such endpoint")),
     };
     if head.method() != wanted {
@@ -73,6 +75,7 @@ fn answer(
         "/db/tenant-state" => DbOp::SetTenantState(tenant_of(head, caller)?, decode(body)?),
         "/db/kv" => DbOp::Kv(tenant_of(head, caller)?, decode(body)?),
         "/db/public-global-kv" => DbOp::Public(decode(body)?),
+        "/db/timers" => DbOp::Timer(tenant_of(head, caller)?, decode(body)?),
         _ => DbOp::Global(tenant_of(head, caller)?, decode(body)?),
     };
     *request = op.call().into();
@@ -83,6 +86,8 @@ fn answer(
         DbAnswer::Records(records) => Response::bytes(200, records.to_bytes()),
         DbAnswer::Entries(entries) => Response::bytes(200, entries.to_bytes()),
         DbAnswer::Entry(entry) => Response::bytes(200, entry.map(|entry| *entry).to_bytes()),
+        DbAnswer::Cancelled(was_there) => Response::bytes(200, was_there.to_bytes()),
+        DbAnswer::Timers(timers) => Response::bytes(200, timers.to_bytes()),
     })
 }
 

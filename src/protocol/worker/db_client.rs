@@ -145,6 +145,7 @@ impl MesophyllDbClient {
             DbOp::SetTenantState(tenant, state) => {
                 ("/db/tenant-state", Some(*tenant), state.to_bytes())
             }
+            DbOp::Timer(tenant, op) => ("/db/timers", Some(*tenant), op.to_bytes()),
         };
         let (call, repeat) = (op.call(), Repeat::of(op.call()));
         // Scopes are as large as the quota lets them be, which is an operator's choice.
@@ -226,9 +227,14 @@ impl Repeat {
             | DbCall::Find
             | DbCall::ListScopes
             | DbCall::GlobalFind
-            | DbCall::GlobalGet => Repeat::Read,
-            DbCall::Set | DbCall::Delete | DbCall::SetTenantState => Repeat::Idempotent,
-            DbCall::GlobalCreate | DbCall::GlobalDelete => Repeat::Never,
+            | DbCall::GlobalGet
+            | DbCall::TimerList => Repeat::Read,
+            // A timer has its id from its worker.
+            DbCall::Set | DbCall::Delete | DbCall::SetTenantState | DbCall::TimerSet => {
+                Repeat::Idempotent
+            }
+            // The second answer to a Cancel would be that there is no such timer.
+            DbCall::GlobalCreate | DbCall::GlobalDelete | DbCall::TimerCancel => Repeat::Never,
         }
     }
 }
@@ -245,7 +251,10 @@ fn answer(call: DbCall, reply: &[u8]) -> Result<DbAnswer, WireError> {
         | DbCall::Delete
         | DbCall::GlobalCreate
         | DbCall::GlobalDelete
-        | DbCall::SetTenantState => DbAnswer::Done,
+        | DbCall::SetTenantState
+        | DbCall::TimerSet => DbAnswer::Done,
+        DbCall::TimerCancel => DbAnswer::Cancelled(Decode::from_bytes(reply)?),
+        DbCall::TimerList => DbAnswer::Timers(Decode::from_bytes(reply)?),
     })
 }
 

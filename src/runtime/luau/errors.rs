@@ -22,10 +22,10 @@ use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::panic_message;
 use crate::runtime::TenantDb;
-use crate::wire;
 use crate::wire::data::{
     DbOp, ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KhronosValue, Scopes, TenantId, Timestamp,
 };
+use crate::wire::error_record;
 
 /// Limit: the name of a template or an event in a record; the rest is cut off.
 const NAME_MAX_BYTES: usize = 128;
@@ -68,15 +68,8 @@ impl Noted {
     }
 
     fn into_value(self) -> KhronosValue {
-        let text = |text: &str| KhronosValue::Text(text.to_owned());
-        let traceback = self.traceback.iter().map(|line| text(line)).collect();
-        KhronosValue::Map(vec![
-            (text("at"), KhronosValue::Timestamptz(self.at)),
-            (text("event"), KhronosValue::Text(self.event)),
-            (text("message"), KhronosValue::Text(self.message)),
-            (text("template"), KhronosValue::Text(self.template)),
-            (text("traceback"), KhronosValue::List(traceback)),
-        ])
+        let Self { template, event, at, message, traceback } = self;
+        error_record::entry(at, event, message, template, traceback)
     }
 }
 
@@ -251,14 +244,8 @@ fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Resul
     let (scopes, key) = (Scopes::new([ERRORS_SCOPE]), ERRORS_KEY.to_owned());
     let get = KeyValueOp::Get { scopes: scopes.clone(), key: key.clone() };
     let before = db.ask(DbOp::Kv(tenant, get))?.into_record()?;
-    let before = match before.map(|record| wire::pack::value::decode(&record.value)) {
-        Some(Ok(KhronosValue::List(before))) => before,
-        // Nothing yet, or not ours.
-        _ => Vec::new(),
-    };
     let newest_first = errors.into_iter().rev().map(Noted::into_value);
-    let list = newest_first.chain(before).take(ERROR_RECORDS_KEPT).collect();
-    let value = wire::pack::value::encode(&KhronosValue::List(list));
+    let value = error_record::with_newest(before.as_ref(), newest_first);
     db.ask(DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value })).map(drop)
 }
 

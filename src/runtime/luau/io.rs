@@ -25,6 +25,7 @@ use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
 use crate::wire::data::{
     DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, MessageOutcome, PartialGlobalKv, TenantId,
+    Timer,
 };
 
 /// A job: what to do, and where the result goes.
@@ -135,13 +136,15 @@ impl IoPurpose {
             IoPurpose::Task { asked, .. } => match asked.call {
                 Some(DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind) => KV_FIND_MAX_BYTES,
                 Some(DbCall::Get) => KV_VALUE_MAX_BYTES,
-                Some(DbCall::GlobalGet) => DB_BODY_MAX_BYTES,
+                Some(DbCall::GlobalGet | DbCall::TimerList) => DB_BODY_MAX_BYTES,
                 Some(
                     DbCall::Set
                     | DbCall::Delete
                     | DbCall::GlobalCreate
                     | DbCall::GlobalDelete
-                    | DbCall::SetTenantState,
+                    | DbCall::SetTenantState
+                    | DbCall::TimerSet
+                    | DbCall::TimerCancel,
                 )
                 | None => 0,
             },
@@ -157,7 +160,7 @@ pub(super) fn texts_bytes(texts: &[String]) -> usize {
 
 fn answer_bytes(answer: &DbAnswer) -> usize {
     match answer {
-        DbAnswer::Done => 0,
+        DbAnswer::Done | DbAnswer::Cancelled(_) => 0,
         DbAnswer::Record(record) => record.as_ref().map_or(0, record_bytes),
         DbAnswer::Records(records) => records.iter().map(record_bytes).sum(),
         DbAnswer::Scopes(scopes) => texts_bytes(scopes),
@@ -168,7 +171,13 @@ fn answer_bytes(answer: &DbAnswer) -> usize {
             }
             _ => 0,
         },
+        DbAnswer::Timers(timers) => timers.iter().map(timer_bytes).sum(),
     }
+}
+
+fn timer_bytes(timer: &Timer) -> usize {
+    let texts = timer.id.len() + timer.name.len() + timer.every.as_ref().map_or(0, String::len);
+    size_of::<Timer>() + texts + timer.data.as_bytes().len()
 }
 
 fn record_bytes(record: &KvRecord) -> usize {

@@ -15,6 +15,7 @@ use super::global_kv::entry;
 use super::records::{record, scopes_of, timestamp};
 use super::session::{Params, PgSession, SessionFault, unavailable};
 use super::states::{NO_STATE, stored};
+use super::timers::timer;
 use crate::base::error::DbError;
 use crate::base::limits::POSTGRES_EXPORT_IDLE_MAX;
 use crate::store::backup::Exported;
@@ -43,12 +44,16 @@ const PURCHASES: &str = "SELECT owner_type, owner_id, key, version, scope, purch
      WHERE (owner_type, owner_id, key, version, scope) > ($1::text, $2::text, $3::text, $4::int, $5::text)
      ORDER BY owner_type, owner_id, key, version, scope LIMIT 256";
 
+const TIMERS: &str = "SELECT id, name, due, every, data::text, owner_type, owner_id FROM mesophyll_timer
+     WHERE (owner_type, owner_id, id) > ($1::text, $2::text, $3::text) ORDER BY owner_type, owner_id, id LIMIT 256";
+
 /// The primary key of the last row that was read of each table; at first one that is before all.
 enum Behind {
     State { id: String, kind: String },
     Record { id: Option<String> },
     Entry { key: String, version: i32, scope: String },
     Purchase { kind: String, id: String, key: String, version: i32, scope: String },
+    Timer { kind: String, owner: String, id: String },
     Everything,
 }
 
@@ -67,7 +72,8 @@ impl Behind {
                 version: i32::MIN,
                 scope: none(),
             },
-            Behind::Purchase { .. } | Behind::Everything => Behind::Everything,
+            Behind::Purchase { .. } => Behind::Timer { kind: none(), owner: none(), id: none() },
+            Behind::Timer { .. } | Behind::Everything => Behind::Everything,
         }
     }
 }
@@ -109,6 +115,9 @@ impl PostgresExport {
                     let params: Params<'_> = &[kind, id, key, version, scope];
                     self.session.query(PURCHASES, params)?
                 }
+                Behind::Timer { kind, owner, id } => {
+                    self.session.query(TIMERS, &[kind, owner, id])?
+                }
                 Behind::Everything => return Ok(()),
             };
             let Some(last) = rows.last() else {
@@ -147,6 +156,7 @@ fn answer(fault: SessionFault) -> DbError {
 fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, SessionFault> {
     let (kind, id) = match of {
         Behind::State { .. } => (4, 5),
+        Behind::Timer { .. } => (5, 6),
         Behind::Record { .. } => (6, 7),
         Behind::Purchase { .. } => (0, 1),
         Behind::Entry { .. } => return Ok(Some(Exported::Entry(entry(row)?))),
@@ -158,6 +168,7 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, SessionFault> {
     };
     Ok(Some(match of {
         Behind::State { .. } => Exported::State { tenant, stored: stored(row)? },
+        Behind::Timer { .. } => Exported::Timer { tenant, timer: timer(row)? },
         Behind::Record { .. } => {
             let record =
                 scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
@@ -193,6 +204,9 @@ fn place(of: &Behind, row: &Row) -> Result<Behind, SessionFault> {
             version: row.try_get(3)?,
             scope: row.try_get(4)?,
         },
+        Behind::Timer { .. } => {
+            Behind::Timer { kind: row.try_get(5)?, owner: row.try_get(6)?, id: row.try_get(0)? }
+        }
         Behind::Everything => Behind::Everything,
     })
 }

@@ -18,6 +18,7 @@ mod schema;
 mod session;
 mod shop;
 mod states;
+mod timers;
 #[cfg(feature = "postgres-tls")]
 mod tls;
 #[cfg(not(feature = "postgres-tls"))]
@@ -36,6 +37,7 @@ use super::lease::{Fence, HeldShards};
 use super::pattern::Pattern;
 use super::permit::QueuePermits;
 use super::shop::ShopLook;
+use super::timers::{DueTimers, TimerPlace, TimerRun};
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoreOptions, StoredState, Usage,
@@ -49,7 +51,7 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timer, Timestamp,
 };
 use calls::{AnyWork, PgCall, PgWaiting, Work};
 use connector::PgConnector;
@@ -341,6 +343,45 @@ impl Store for PostgresStore {
     ) -> Result<Vec<(TenantId, EncodedValue)>, DbError> {
         let (of, key, scope) = (*of, key.to_owned(), scope.to_owned());
         self.read(None, move |session| records::of_all(session, &of, &key, &scope))
+    }
+
+    fn timers(&self, tenant: TenantId) -> Result<Vec<Timer>, DbError> {
+        self.read(Some(tenant), move |session| timers::of(session, tenant))
+    }
+
+    fn timer_set(&self, tenant: TenantId, timer: Timer) -> Result<(), DbError> {
+        let bytes = timer.data.as_bytes().len();
+        self.write_fenced(Some(tenant), bytes, move |session, fence| {
+            timers::set(session, tenant, fence, &timer)
+        })?
+    }
+
+    fn timer_cancel(&self, tenant: TenantId, id: String) -> Result<bool, DbError> {
+        self.write_fenced(Some(tenant), 0, move |session, fence| {
+            timers::cancel(session, tenant, fence, &id)
+        })
+    }
+
+    fn timers_due(
+        &self,
+        of: &ShardSet,
+        behind: Option<&TimerPlace>,
+        until: Timestamp,
+        max: usize,
+    ) -> Result<DueTimers, DbError> {
+        let (of, behind) = (*of, behind.cloned());
+        self.read(None, move |session| timers::due(session, &of, behind.as_ref(), until, max))
+    }
+
+    fn timers_ran(&self, runs: Vec<TimerRun>) -> Result<(), DbError> {
+        let fences = runs.iter().map(|run| self.held.fence(run.tenant));
+        let fences = fences.filter_map(Result::transpose).collect::<Result<Vec<Fence>, _>>()?;
+        self.write(None, 64 * runs.len(), move |session| timers::ran(session, &fences, &runs))
+    }
+
+    fn timers_count(&self, of: &ShardSet) -> Result<u64, DbError> {
+        let of = *of;
+        self.read(None, move |session| timers::count(session, &of))
     }
 
     fn export(&self) -> Result<Export, DbError> {

@@ -9,7 +9,7 @@ use super::session::{PgSession, SessionFault};
 use crate::store::{Migrated, OpenError};
 
 /// The layout of our own tables.
-const LAYOUT: i32 = 2;
+const LAYOUT: i32 = 3;
 
 /// Tables and their columns, as far as we use them.
 const TABLES: &[(&str, &str)] = &[
@@ -33,6 +33,7 @@ const TABLES: &[(&str, &str)] = &[
         "mesophyll_shop_log",
         "seq, xid, scope, key, version, owner_type, owner_id, change, review_state, at",
     ),
+    ("mesophyll_timer", "owner_type, owner_id, id, name, due, every, data, bytes"),
 ];
 
 /// Nothing here touches a table that exists, but for indexes. (protocol.md, "Tables in PostgreSQL";
@@ -70,6 +71,8 @@ END $$;
 const CREATE_LEASES: &str = include_str!("lease.sql");
 
 const CREATE_SHOP: &str = include_str!("shop.sql");
+
+const CREATE_TIMERS: &str = include_str!("timer.sql");
 
 const CREATE_SET: &str = include_str!("set.sql");
 
@@ -118,6 +121,7 @@ fn migrate_within(
     session.run(CREATE)?;
     session.run(CREATE_LEASES)?;
     session.run(CREATE_SHOP)?;
+    session.run(CREATE_TIMERS)?;
     session.run(CREATE_SET)?;
     session.run(&format!(
         "INSERT INTO mesophyll_layout SELECT {LAYOUT} WHERE NOT EXISTS (SELECT FROM mesophyll_layout);

@@ -12,6 +12,7 @@ use super::layout::{
     KV, RecordRow, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
     tenant_key,
 };
+use super::timers::{TimerTables, TimerWrite};
 use crate::store::backup::Exported;
 use crate::store::shop::ShopChange;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
@@ -25,6 +26,7 @@ pub(super) enum RedbWrite {
     KvSet { tenant: TenantId, set: KvSet },
     KvDelete { tenant: TenantId, key: String, scopes: Scopes },
     Global(GlobalOp),
+    Timer(TimerWrite),
 }
 
 impl RedbWrite {
@@ -41,6 +43,7 @@ impl RedbWrite {
                 RedbWrite::KvDelete { key, .. } => key.len(),
                 RedbWrite::SetStanding { .. } => 0,
                 RedbWrite::Global(op) => op.bytes(),
+                RedbWrite::Timer(write) => write.bytes(),
             }
     }
 
@@ -52,6 +55,7 @@ impl RedbWrite {
             RedbWrite::KvSet { tenant, .. } | RedbWrite::KvDelete { tenant, .. } => Some(*tenant),
             RedbWrite::SetStanding { .. } => None,
             RedbWrite::Global(op) => op.owner(),
+            RedbWrite::Timer(write) => write.owner(),
         }
     }
 }
@@ -85,6 +89,7 @@ pub(super) struct Tables<'t> {
     usage: Table<'t, &'static [u8], (u64, u64)>,
     /// Opened when an operation needs them: most transactions do not.
     global: Option<GlobalTables<'t>>,
+    timers: Option<TimerTables<'t>>,
 }
 
 impl<'t> Tables<'t> {
@@ -96,6 +101,7 @@ impl<'t> Tables<'t> {
             scopes: transaction.open_table(SCOPES)?,
             usage: transaction.open_table(USAGE)?,
             global: None,
+            timers: None,
         })
     }
 
@@ -119,6 +125,11 @@ impl<'t> Tables<'t> {
                 }
             }
             RedbWrite::Global(op) => self.global()?.apply(op)?,
+            RedbWrite::Timer(write) => {
+                if !self.timers()?.apply(write)? {
+                    return Ok(WriteDone::Nothing);
+                }
+            }
         }
         Ok(WriteDone::Changed(revision))
     }
@@ -136,6 +147,7 @@ impl<'t> Tables<'t> {
             Exported::Purchase { tenant, at, when } => {
                 self.global()?.restore_purchase(tenant, &at, when)
             }
+            Exported::Timer { tenant, timer } => self.timers()?.put(tenant, &timer),
         }
     }
 
@@ -166,6 +178,14 @@ impl<'t> Tables<'t> {
             None => GlobalTables::open(self.transaction)?,
         };
         Ok(self.global.insert(tables))
+    }
+
+    fn timers(&mut self) -> Result<&mut TimerTables<'t>, RedbFault> {
+        let tables = match self.timers.take() {
+            Some(tables) => tables,
+            None => TimerTables::open(self.transaction)?,
+        };
+        Ok(self.timers.insert(tables))
     }
 
     fn change_state(

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use redb::{ReadTransaction, TableDefinition, Value};
 
 use super::layout::{
-    GLOBAL, KV, PURCHASES, RecordRow, STATES, parse_kv_key, split_tenant, state_from_bytes,
+    GLOBAL, KV, PURCHASES, RecordRow, STATES, TIMERS, parse_kv_key, split_tenant, state_from_bytes,
 };
 use super::{RedbFault, RedbShared, global_kv};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_READ_BYTES;
 use crate::store::backup::Exported;
 use crate::wire::WireError;
-use crate::wire::data::Timestamp;
+use crate::wire::data::{Timer, Timestamp};
+use crate::wire::pack::shape::Decode;
 
 /// The tables that hold what the others are counted from.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,7 @@ enum Stage {
     Records,
     Entries,
     Purchases,
+    Timers,
     Done,
 }
 
@@ -54,6 +56,7 @@ impl RedbExport {
                 Stage::Records => self.read(KV, record),
                 Stage::Entries => self.read(GLOBAL, entry),
                 Stage::Purchases => self.read(PURCHASES, purchase),
+                Stage::Timers => self.read(TIMERS, timer),
                 Stage::Done => return Ok(()),
             };
             let is_at_the_end = read.map_err(|fault| self.shared.failed(fault))?;
@@ -63,7 +66,8 @@ impl RedbExport {
                     Stage::States => Stage::Records,
                     Stage::Records => Stage::Entries,
                     Stage::Entries => Stage::Purchases,
-                    Stage::Purchases | Stage::Done => Stage::Done,
+                    Stage::Purchases => Stage::Timers,
+                    Stage::Timers | Stage::Done => Stage::Done,
                 };
             }
         }
@@ -127,4 +131,9 @@ fn purchase(row: &[u8], micros: i64) -> Result<Exported, WireError> {
     let when = Timestamp::from_unix_micros(micros)
         .map_err(|_| WireError::Invalid("a purchase without its time"))?;
     Ok(Exported::Purchase { tenant, at, when })
+}
+
+fn timer(row: &[u8], timer: &[u8]) -> Result<Exported, WireError> {
+    let (tenant, _) = split_tenant(row)?;
+    Ok(Exported::Timer { tenant, timer: Timer::from_bytes(timer)? })
 }

@@ -15,10 +15,13 @@
 //! | `global_kv` | scope, 0, index form of the key, 0, the key if it differs, 0, version | MessagePack: the entry as it goes over the wire, then its data |
 //! | `global_kv_usage` | owner type, 0, owner id | entries, their bytes |
 //! | `global_kv_purchases` | tenant, scope, 0, key, 0, version | when, in µs since 1970 |
+//! | `timers` | tenant, id | MessagePack: the timer |
+//! | `timers_due` | due in µs since 1970, tenant, id | nothing |
 //!
 //! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A
-//! version is 4 bytes, highest first, counted from the lowest there is. The rows of the
-//! global entries are in `global_kv.rs`.
+//! version is 4 bytes, and the time of a key 8, highest first, counted from the lowest there is.
+//! The rows of the global entries are in `global_kv.rs`, those of timers, which came with layout 2,
+//! in `timers.rs`.
 
 use std::ops::Range;
 
@@ -33,7 +36,10 @@ use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::writer::Writer;
 
 /// The version of this layout, which `mesophyll --version` shows.
-pub const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = 2;
+
+/// The oldest layout that is brought to this one when a file is opened.
+pub(super) const OLDEST_SCHEMA: u64 = 1;
 
 /// The key of [`SCHEMA`] in [`META`].
 pub(super) const SCHEMA_KEY: &str = "schema";
@@ -64,6 +70,12 @@ pub(super) const GLOBAL_USAGE: TableDefinition<'_, &[u8], (u64, u64)> =
 /// The purchases, and when they were made.
 pub(super) const PURCHASES: TableDefinition<'_, &[u8], i64> =
     TableDefinition::new("global_kv_purchases");
+
+/// Timers.
+pub(super) const TIMERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("timers");
+
+/// The same in the order in which they are due.
+pub(super) const TIMERS_DUE: TableDefinition<'_, &[u8], ()> = TableDefinition::new("timers_due");
 
 const TENANT_BYTES: usize = 9;
 

@@ -11,17 +11,18 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use super::layout::{
-    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, RecordRow, SCOPES, STATES, USAGE, parse_kv_key, scope_key,
-    split_tenant, state_from_bytes, tenant_key,
+    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, RecordRow, SCOPES, STATES, TIMERS, TIMERS_DUE, USAGE,
+    parse_kv_key, scope_key, split_tenant, state_from_bytes, tenant_key,
 };
 use super::open::{FileSource, Source, builder, database_error, private_file};
-use super::{RedbFault, global_kv};
+use super::{RedbFault, global_kv, timers};
 use crate::store::{OpenError, Usage, charge};
 use crate::wire;
-use crate::wire::data::Scopes;
+use crate::wire::data::{Scopes, Timer};
+use crate::wire::pack::shape::Decode;
 
 /// Looks at everything in a store's file and says what is wrong with it; no findings, all is well.
 ///
@@ -138,6 +139,7 @@ fn check_contents(snapshot: &ReadTransaction) -> Result<Vec<String>, RedbFault> 
     let mut findings = Findings::default();
     check_records(snapshot, &mut findings)?;
     check_entries(snapshot, &mut findings)?;
+    check_timers(snapshot, &mut findings)?;
     for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
         let (tenant, state) = row?;
         let is_well =
@@ -217,6 +219,23 @@ fn check_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<
         findings.check(is_well, "owners' usage is not what their entries take");
     }
     findings.check(owners == usage.len(), "owners' usage is missing");
+    Ok(())
+}
+
+fn check_timers(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
+    let (timers, due) = (snapshot.open_table(TIMERS)?, snapshot.open_table(TIMERS_DUE)?);
+    for row in timers.range::<&[u8]>(..)? {
+        let (row, timer) = row?;
+        let tenant = split_tenant(row.value()).ok();
+        let timer = Timer::from_bytes(timer.value()).ok();
+        let Some(((tenant, _), timer)) = tenant.zip(timer) else {
+            findings.check(false, "timers cannot be read");
+            continue;
+        };
+        let place = timers::due_key(tenant, timer.due, &timer.id);
+        findings.check(due.get(&place[..])?.is_some(), "timers are due at no time");
+    }
+    findings.check(due.len()? == timers.len()?, "times are due of no timers");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod open;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod writer;
 
 use std::fmt;
@@ -31,6 +32,7 @@ use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::permit::{QueuePermit, QueuePermits};
 use super::shop::{ShopLook, ShopNotes};
+use super::timers::{DueTimers, TimerPlace, TimerRun};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
     StoreFigures, StoredState, Usage,
@@ -44,7 +46,7 @@ use crate::base::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
-    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timer, Timestamp,
 };
 use apply::{RedbWrite, WriteDone, usage_in};
 use export::RedbExport;
@@ -54,6 +56,7 @@ use layout::{
     state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
+use timers::TimerWrite;
 use writer::{QueuedWrite, RedbWriter, WriteAnswer, unavailable, unknown};
 
 pub use layout::SCHEMA;
@@ -419,6 +422,37 @@ impl Store for RedbStore {
             }
             Ok(found)
         })
+    }
+
+    fn timers(&self, tenant: TenantId) -> Result<Vec<Timer>, DbError> {
+        self.read(|snapshot| timers::of(snapshot, tenant))
+    }
+
+    fn timer_set(&self, tenant: TenantId, timer: Timer) -> Result<(), DbError> {
+        self.write(RedbWrite::Timer(TimerWrite::Set { tenant, timer })).map(drop)
+    }
+
+    fn timer_cancel(&self, tenant: TenantId, id: String) -> Result<bool, DbError> {
+        let done = self.write(RedbWrite::Timer(TimerWrite::Cancel { tenant, id }))?;
+        Ok(done != WriteDone::Nothing)
+    }
+
+    fn timers_due(
+        &self,
+        of: &ShardSet,
+        behind: Option<&TimerPlace>,
+        until: Timestamp,
+        max: usize,
+    ) -> Result<DueTimers, DbError> {
+        self.read(|snapshot| timers::due(snapshot, of, behind, until, max))
+    }
+
+    fn timers_ran(&self, runs: Vec<TimerRun>) -> Result<(), DbError> {
+        self.write(RedbWrite::Timer(TimerWrite::Ran(runs))).map(drop)
+    }
+
+    fn timers_count(&self, of: &ShardSet) -> Result<u64, DbError> {
+        self.read(|snapshot| timers::count(snapshot, of))
     }
 
     fn export(&self) -> Result<Export, DbError> {

@@ -17,7 +17,8 @@ use redb::{
 };
 
 use super::layout::{
-    GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE,
+    GLOBAL, GLOBAL_USAGE, KV, META, OLDEST_SCHEMA, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES,
+    TIMERS, TIMERS_DUE, USAGE,
 };
 use super::maintain::{sync_folder_of, unfinished};
 use crate::base::limits::STORE_CACHE_BYTES;
@@ -151,10 +152,11 @@ fn is_empty_or_redb(path: &Path) -> Result<bool, OpenError> {
     Ok(magic.is_empty() || magic == REDB_MAGIC)
 }
 
-/// Writes the tables of a new database, or checks that they are those of this version.
+/// Writes the tables of a new database and those that an older one lacks, or checks that they are
+/// those of this version.
 pub(super) fn prepare(database: &Database) -> Result<(), OpenError> {
     let found = check_schema(&database.begin_read().map_err(unavailable)?)?;
-    if found == Schema::Nothing {
+    if found != Schema::Ours {
         let mut transaction = database.begin_write().map_err(unavailable)?;
         transaction.set_quick_repair(true);
         make_tables(&transaction).map_err(unavailable)?;
@@ -172,6 +174,8 @@ fn make_tables(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(GLOBAL)?;
     transaction.open_table(GLOBAL_USAGE)?;
     transaction.open_table(PURCHASES)?;
+    transaction.open_table(TIMERS)?;
+    transaction.open_table(TIMERS_DUE)?;
     Ok(())
 }
 
@@ -179,6 +183,8 @@ fn make_tables(transaction: &WriteTransaction) -> Result<(), TableError> {
 enum Schema {
     /// A new database: no tables at all.
     Nothing,
+    /// Ours, of an older version, which lacks tables.
+    Older,
     /// Ours, of this version.
     Ours,
 }
@@ -198,6 +204,7 @@ fn check_schema(transaction: &ReadTransaction) -> Result<Schema, OpenError> {
     };
     match schema {
         Some(SCHEMA) => check_tables(transaction).map(|()| Schema::Ours),
+        Some(OLDEST_SCHEMA..SCHEMA) => Ok(Schema::Older),
         Some(found) if found > SCHEMA => Err(OpenError::Newer { found, known: SCHEMA }),
         _ => Err(foreign),
     }
@@ -221,7 +228,9 @@ fn check_tables(transaction: &ReadTransaction) -> Result<(), OpenError> {
     checked(USAGE.name(), transaction.open_table(USAGE))?;
     checked(GLOBAL.name(), transaction.open_table(GLOBAL))?;
     checked(GLOBAL_USAGE.name(), transaction.open_table(GLOBAL_USAGE))?;
-    checked(PURCHASES.name(), transaction.open_table(PURCHASES))
+    checked(PURCHASES.name(), transaction.open_table(PURCHASES))?;
+    checked(TIMERS.name(), transaction.open_table(TIMERS))?;
+    checked(TIMERS_DUE.name(), transaction.open_table(TIMERS_DUE))
 }
 
 pub(super) fn database_error(error: DatabaseError) -> OpenError {
@@ -347,6 +356,23 @@ mod tests {
             Some(OpenError::Newer { found: SCHEMA + 1, known: SCHEMA })
         );
         assert!(fs::read(folder.file()).expect("read") == before, "the file changed");
+    }
+
+    #[test]
+    fn an_older_store_gets_what_it_lacks() {
+        let folder = Folder::new();
+        let database = open(&folder.file()).expect("made");
+        let transaction = database.begin_write().expect("begun");
+        transaction.delete_table(TIMERS).expect("deleted");
+        transaction.delete_table(TIMERS_DUE).expect("deleted");
+        let mut meta = transaction.open_table(META).expect("opened");
+        meta.insert(SCHEMA_KEY, OLDEST_SCHEMA).expect("inserted");
+        drop(meta);
+        transaction.commit().expect("committed");
+        drop(database);
+        let database = open(&folder.file()).expect("brought to this layout");
+        let found = check_schema(&database.begin_read().expect("begun"));
+        assert_eq!(found, Ok(Schema::Ours));
     }
 
     #[test]

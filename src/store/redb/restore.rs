@@ -159,5 +159,6 @@ fn bytes_of(one: &Exported) -> usize {
             Exported::Record { record, .. } => record.key.len() + value(&record.value),
             Exported::Entry(entry) => entry.bytes(),
             Exported::Purchase { .. } => 0,
+            Exported::Timer { timer, .. } => value(&timer.data),
         }
 }

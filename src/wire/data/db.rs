@@ -3,7 +3,7 @@
 
 use super::{
     DbCall, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv,
-    PublicGlobalKeyValueOp, TenantId, TenantState,
+    PublicGlobalKeyValueOp, TenantId, TenantState, Timer, TimerOp,
 };
 use crate::base::error::DbError;
 
@@ -18,6 +18,8 @@ pub enum DbOp {
     Global(TenantId, GlobalKeyValueOp),
     /// Replaces the tenant's state.
     SetTenantState(TenantId, TenantState),
+    /// Of the tenant's timers.
+    Timer(TenantId, TimerOp),
 }
 
 /// What a [`DbOp`] answers.
@@ -35,6 +37,10 @@ pub enum DbAnswer {
     Entries(Vec<PartialGlobalKv>),
     /// To a Get of a global entry.
     Entry(Option<Box<GlobalKv>>),
+    /// To the end of a timer: whether there was one.
+    Cancelled(bool),
+    /// To a List of timers.
+    Timers(Vec<Timer>),
 }
 
 impl DbOp {
@@ -51,15 +57,19 @@ impl DbOp {
             DbOp::Global(_, GlobalKeyValueOp::Create { .. }) => DbCall::GlobalCreate,
             DbOp::Global(_, GlobalKeyValueOp::Delete { .. }) => DbCall::GlobalDelete,
             DbOp::SetTenantState(..) => DbCall::SetTenantState,
+            DbOp::Timer(_, TimerOp::Set { .. }) => DbCall::TimerSet,
+            DbOp::Timer(_, TimerOp::Cancel { .. }) => DbCall::TimerCancel,
+            DbOp::Timer(_, TimerOp::List) => DbCall::TimerList,
         }
     }
 
     /// The tenant for which it is made, if the answer depends on one.
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
-            DbOp::Kv(tenant, _) | DbOp::Global(tenant, _) | DbOp::SetTenantState(tenant, _) => {
-                Some(*tenant)
-            }
+            DbOp::Kv(tenant, _)
+            | DbOp::Global(tenant, _)
+            | DbOp::SetTenantState(tenant, _)
+            | DbOp::Timer(tenant, _) => Some(*tenant),
             DbOp::Public(PublicGlobalKeyValueOp::Get { id, .. }) => *id,
             DbOp::Public(PublicGlobalKeyValueOp::Find { .. }) => None,
         }

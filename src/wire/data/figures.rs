@@ -53,6 +53,12 @@ labels! {
         GlobalDelete = "global_delete",
         /// `Runtime:settenantstate`.
         SetTenantState = "set_tenant_state",
+        /// `Timers:at`, `:after` and `:every`.
+        TimerSet = "timer_set",
+        /// `Timers:cancel`.
+        TimerCancel = "timer_cancel",
+        /// `Timers:list`.
+        TimerList = "timer_list",
     }
 }
 

@@ -19,6 +19,7 @@ mod template_sources;
 mod tenant_id;
 mod tenant_message;
 mod tenant_state;
+mod timer;
 mod timestamp;
 pub mod timezone;
 
@@ -41,4 +42,5 @@ pub use tenant_message::{
     MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, TENANT_MESSAGE, TenantMessage,
 };
 pub use tenant_state::TenantState;
+pub use timer::{Timer, TimerOp, TimerWhen};
 pub use timestamp::{InvalidTimestamp, Timestamp};

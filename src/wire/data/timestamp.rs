@@ -42,6 +42,11 @@ impl Timestamp {
         self.0.timestamp_micros()
     }
 
+    /// The month, from 1, and the day in it, from 1.
+    pub fn month_and_day(self) -> (u32, u32) {
+        (self.0.month(), self.0.day())
+    }
+
     /// Now, to the microsecond: what PostgreSQL keeps, so that every store answers the same.
     pub fn now() -> Self {
         Self::of(SystemTime::now())

@@ -4,7 +4,9 @@ use mesophyll::store::backup::{Exported, FrameReader, Totals, pieces};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::redb::{RedbStore, Restore, check};
 use mesophyll::store::{DbState, Standing, Store};
-use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, TenantState};
+use mesophyll::wire::data::{
+    CreateGlobalKv, EncodedJson, GlobalKeyValueOp, TenantState, TimerOp, TimerWhen,
+};
 
 use super::{OTHER, TENANT};
 use crate::support::TempDir;
@@ -82,6 +84,11 @@ fn fill(db: &TestDb) {
     db.state.global_purchase(OTHER, at("a.thing", 1)).expect("purchased");
     db.state.global_purchase(TENANT, at("a.tag", -1)).expect("purchased");
     db.state.global_remove(at("a.tag", -1)).expect("removed; its purchase stays");
+    for (id, when) in [("a", TimerWhen::After(1 << 40)), ("b", TimerWhen::Every("60".to_owned()))] {
+        let (id, name) = (id.to_owned(), "Remind".to_owned());
+        let op = TimerOp::Set { id, name, when, data: text("of it") };
+        db.state.timers(TENANT, op).expect("made");
+    }
 }
 
 fn a_backup_holds_everything(kept: Kept, door: Door) {
@@ -95,7 +102,8 @@ fn a_backup_holds_everything(kept: Kept, door: Door) {
     while let Some(one) = frames.next().expect("a whole backup") {
         restore.add(one).expect("added");
     }
-    assert_eq!(frames.seen(), Totals { states: 2, records: 302, entries: 3, purchases: 2 });
+    let totals = Totals { states: 2, records: 302, entries: 3, purchases: 2, timers: 2 };
+    assert_eq!(frames.seen(), totals);
     assert!(!file.exists(), "not before it is whole");
     restore.finish().expect("finished");
     assert_eq!(
@@ -108,6 +116,7 @@ fn a_backup_holds_everything(kept: Kept, door: Door) {
     assert_eq!(all(restored.export().expect("begun")), all(db.state.export().expect("begun")));
     assert_eq!(restored.kv_usage(TENANT), db.state.kv_usage(TENANT));
     assert_eq!(restored.kv_list_scopes(TENANT), db.state.kv_list_scopes(TENANT));
+    assert_eq!(restored.timers(TENANT), db.state.timers_of(TENANT));
     restored.close();
     let restored = DbState::new(
         std::sync::Arc::new(RedbStore::open(&file).expect("opened")),

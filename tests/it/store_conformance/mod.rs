@@ -65,6 +65,7 @@ mod global_kv;
 mod limits;
 mod records;
 mod states;
+mod timers;
 
 const TENANT: TenantId = TenantId::Guild(175_928_847_299_117_063);
 /// The same snowflake, another tenant.

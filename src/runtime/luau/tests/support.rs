@@ -17,7 +17,7 @@ use crate::wire::data::{
     CreateEvent, DbAnswer, DbOp, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
     GlobalKvData, KeyValueOp, KhronosValue, KvRecord, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE,
     MessageOutcome, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId, TenantMessage,
-    TenantState, Timestamp,
+    TenantState, Timer, TimerOp, TimerWhen, Timestamp,
 };
 use crate::wire::pack::value;
 
@@ -179,6 +179,7 @@ type Address = (TenantId, String, Scopes);
 pub(super) struct MemoryDb {
     records: Mutex<BTreeMap<Address, KvRecord>>,
     shop: Mutex<Vec<(TenantId, GlobalKv)>>,
+    timers: Mutex<Vec<(TenantId, Timer)>>,
     gate: Mutex<Gate>,
     moved: Condvar,
     /// Finds that have been done.
@@ -278,6 +279,7 @@ impl TenantDb for MemoryDb {
             DbOp::Public(op) => Ok(self.public(op)),
             DbOp::Global(tenant, op) => self.global(tenant, op),
             DbOp::SetTenantState(..) => Ok(DbAnswer::Done),
+            DbOp::Timer(tenant, op) => Ok(self.timer(tenant, op)),
         }
     }
 
@@ -306,6 +308,37 @@ impl TenantDb for MemoryDb {
 }
 
 impl MemoryDb {
+    /// Without the master's rules; they never run.
+    fn timer(&self, tenant: TenantId, op: TimerOp) -> DbAnswer {
+        let mut timers = self.timers.lock().expect("timers");
+        match op {
+            TimerOp::Set { id, name, when, data } => {
+                let (now, every) = (Timestamp::now(), None);
+                let later = |micros: u64| {
+                    let due = now.unix_micros().saturating_add_unsigned(micros);
+                    Timestamp::from_unix_micros(due).unwrap_or(now)
+                };
+                let (due, every) = match when {
+                    TimerWhen::At(time) => (time, every),
+                    TimerWhen::After(micros) => (later(micros), every),
+                    TimerWhen::Every(schedule) => (later(10_000_000), Some(schedule)),
+                };
+                timers.push((tenant, Timer { id, name, due, every, data }));
+                timers.sort_by_key(|(_, timer)| timer.due);
+                DbAnswer::Done
+            }
+            TimerOp::Cancel { id } => {
+                let before = timers.len();
+                timers.retain(|(of, timer)| *of != tenant || timer.id != id);
+                DbAnswer::Cancelled(timers.len() < before)
+            }
+            TimerOp::List => {
+                let own = timers.iter().filter(|(of, _)| *of == tenant);
+                DbAnswer::Timers(own.map(|(_, timer)| timer.clone()).collect())
+            }
+        }
+    }
+
     fn kv(&self, tenant: TenantId, op: KeyValueOp) -> DbAnswer {
         match op {
             KeyValueOp::Get { scopes, key } => {
