@@ -11,7 +11,7 @@ use super::{Api, InternalEndpoint, OVER_RATE};
 use crate::base::error::DispatchError;
 use crate::base::rates::Rates;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Job, Refused, Request, RequestId};
+use crate::dispatch::{Answer, Delivery, Job, Refused, Request, RequestId};
 use crate::wire::data::TenantId;
 
 /// What events are handed over with.
@@ -97,7 +97,8 @@ impl EventDoor {
         answer: impl Fn() -> Answer,
     ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
         let is_awaited = want == WantedAnswer::Result;
-        let of = |job, answer| Request { tenant, id, job, deadline, answer };
+        let delivery = Delivery::default();
+        let of = |job, answer| Request { tenant, id, job, deadline, answer, delivery };
         // Behind those of the tenant that are on their way to another master.
         let job = if self.forwarder.has(tenant) {
             job

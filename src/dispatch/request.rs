@@ -22,12 +22,30 @@ pub struct Request {
     pub deadline: Instant,
     /// Where the answer goes.
     pub answer: Answer,
+    /// Whether the tenant's subscriptions decide about it.
+    pub delivery: Delivery,
+}
+
+/// Whether a tenant's subscriptions decide about an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// They do: one that the tenant is not subscribed to is answered null.
+    #[default]
+    IfSubscribed,
+    /// The tenant gets it in any case: it asked for it in another way.
+    Always,
 }
 
 impl Request {
     /// A request under a new id.
     pub fn new(tenant: TenantId, job: Job, deadline: Instant, answer: Answer) -> Self {
-        Self { tenant, id: next_request_id(), job, deadline, answer }
+        let (id, delivery) = (next_request_id(), Delivery::default());
+        Self { tenant, id, job, deadline, answer, delivery }
+    }
+
+    /// The same for the tenant, also if it is not subscribed to the event.
+    pub fn to_tenant(self) -> Self {
+        Self { delivery: Delivery::Always, ..self }
     }
 
     /// The request as one that is not taken, for this reason.

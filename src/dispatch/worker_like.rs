@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::random;
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Refused, Request, RequestId, Slot};
+use crate::dispatch::{
+    Answer, Cancelled, Delivery, DispatchResult, Job, Refused, Request, RequestId, Slot,
+};
 use crate::wire::data::{CreateEvent, TenantId};
 
 /// A worker, or a pool of workers.
@@ -61,7 +63,14 @@ pub trait WorkerLike: Send + Sync {
         deadline: Instant,
     ) -> Result<(), DispatchError> {
         let answer = Answer::unawaited();
-        let request = Request::new(tenant, Job::Dispatch(event), deadline, answer);
+        self.submit_unawaited(Request::new(tenant, Job::Dispatch(event), deadline, answer))
+    }
+
+    /// Hands a request over whose answer no caller waits for.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    fn submit_unawaited(&self, request: Request) -> Result<(), DispatchError> {
         self.try_submit(request).map_err(|refused| {
             let Refused { request, error } = *refused;
             request.answer.refuse(&error);
@@ -132,7 +141,8 @@ pub fn start_as<W: WorkerLike + ?Sized>(
 ) -> PendingDispatch<'_, W> {
     let slot = Arc::new(Slot::default());
     let answer = Answer::slot(slot.clone());
-    worker.submit(Request { tenant, id: request_id, job, deadline, answer });
+    let delivery = Delivery::default();
+    worker.submit(Request { tenant, id: request_id, job, deadline, answer, delivery });
     PendingDispatch { worker, tenant, request_id, slot, deadline, is_over: false }
 }
 

@@ -282,7 +282,7 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
-    use crate::dispatch::{Answer, Observed};
+    use crate::dispatch::{Answer, Delivery, Observed};
     use crate::pool::Traffic;
     use crate::wire::data::{CreateEvent, EncodedJson, EventData};
 
@@ -333,7 +333,8 @@ mod tests {
             let answer =
                 Answer::callback(move |result| answered_tx.send((id, result)).unwrap_or_default());
             let (tenant, id) = (TenantId::Guild(1), RequestId(id));
-            let request = Request { tenant, id, job: event(), deadline, answer };
+            let delivery = Delivery::default();
+            let request = Request { tenant, id, job: event(), deadline, answer, delivery };
             router.try_submit(request).expect("it waits");
         };
         submit(1, Instant::now());
@@ -362,7 +363,8 @@ mod tests {
             let now = Instant::now();
             answer.observe(Observed::new(traffic.clone(), tenant, kind, "E", now));
             let (id, deadline) = (RequestId(id), now + Duration::from_secs(600));
-            let request = Request { tenant, id, job: event(), deadline, answer };
+            let delivery = Delivery::default();
+            let request = Request { tenant, id, job: event(), deadline, answer, delivery };
             router.try_submit(request).expect("it waits");
         }
         let shards = Shard::new(1).into_iter().collect();
@@ -386,7 +388,15 @@ mod tests {
             let answered_tx = answered_tx.clone();
             let answer =
                 Answer::callback(move |result| answered_tx.send((id, result)).unwrap_or_default());
-            router.try_submit(Request { tenant, id: RequestId(id), job, deadline, answer })
+            let delivery = Delivery::default();
+            router.try_submit(Request {
+                tenant,
+                id: RequestId(id),
+                job,
+                deadline,
+                answer,
+                delivery,
+            })
         };
         submit(other, 0, event()).expect("it waits");
         let many = (1..).take_while(|id| submit(greedy, *id, event()).is_ok()).count();

@@ -42,6 +42,15 @@ pub enum ServerMessage {
         /// Names the answer; without it none is wanted.
         req_id: Option<u64>,
     },
+    /// Ours: the same, also if the tenant is not subscribed to it.
+    DeliverEvent {
+        /// The tenant.
+        id: TenantId,
+        /// The event.
+        event: CreateEvent,
+        /// Names the answer; without it none is wanted.
+        req_id: Option<u64>,
+    },
     /// Run a script in a tenant's VM.
     RunScript {
         /// The tenant.
@@ -189,6 +198,9 @@ pub struct FinishedEvents {
 /// Names the extension of a worker that says [`ClientMessage::Finished`].
 pub const NOWAIT_EXTENSION: &str = "nowait";
 
+/// Names the extension of a worker that understands [`ServerMessage::DeliverEvent`].
+pub const DELIVER_EXTENSION: &str = "deliver";
+
 /// Names the extension of a worker that says [`ClientMessage::ScriptLog`].
 pub const LOGS_EXTENSION: &str = "logs";
 
@@ -260,6 +272,9 @@ impl ServerMessage {
             ServerMessage::DispatchEvent { id, event, req_id } => {
                 Self::encode_event(*id, event, *req_id).into_vec()
             }
+            ServerMessage::DeliverEvent { id, event, req_id } => {
+                Self::encode_delivery(*id, event, *req_id).into_vec()
+            }
             ServerMessage::RunScript { id, name, code, event, req_id } => {
                 Self::encode_script(*id, name, code, event, *req_id).into_vec()
             }
@@ -276,6 +291,13 @@ impl ServerMessage {
         // What grows is an event; one allocation is enough for everything around it.
         let mut writer = Writer::of_message(event_len(event) + AROUND_BYTES);
         write_variant!(&mut writer, DispatchEvent { id, event, req_id });
+        writer.into_message()
+    }
+
+    /// The same as a [`ServerMessage::DeliverEvent`].
+    pub fn encode_delivery(id: TenantId, event: &CreateEvent, req_id: Option<u64>) -> OutMessage {
+        let mut writer = Writer::of_message(event_len(event) + AROUND_BYTES);
+        write_variant!(&mut writer, DeliverEvent { id, event, req_id });
         writer.into_message()
     }
 
@@ -312,7 +334,8 @@ impl ServerMessage {
     /// Which request the bytes make, of those that do not decode, if it is one that is to be
     /// answered.
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
-        request_in::<Self>(bytes, &["DispatchEvent", "RunScript", "DropWorker", "LiveTenants"])
+        let asking = ["DispatchEvent", "DeliverEvent", "RunScript", "DropWorker", "LiveTenants"];
+        request_in::<Self>(bytes, &asking)
     }
 
     /// Whose event the bytes are, of those that do not decode, if no request id can be seen in it.
@@ -323,7 +346,8 @@ impl ServerMessage {
             "req_id" => Option::decode(reader).map(|id: Option<u64>| request = id),
             _ => skip_unknown(reader),
         })?;
-        tenant.filter(|_| name == "DispatchEvent" && request.is_none())
+        let is_event = matches!(name, "DispatchEvent" | "DeliverEvent");
+        tenant.filter(|_| is_event && request.is_none())
     }
 }
 
@@ -406,6 +430,7 @@ variants!(ServerMessage {
     9 SendAnswer { req_id, result },
     13 Shards { served },
     14 Retire {},
+    15 DeliverEvent { id, event, req_id },
 });
 
 // The numbers that are left out are for what others are to say.

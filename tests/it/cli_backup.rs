@@ -208,7 +208,8 @@ fn a_backup_cut_short_leaves_nothing_and_holds_up_none() {
     let finished = again.command(&["store", "backup", text(&backup)]);
     finished.expect(0, "");
     assert!(
-        finished.stdout[0].ends_with("0 tenant states, 321 records, 0 shop entries, 0 purchases, 0 timers"),
+        finished.stdout[0]
+            .ends_with("0 tenant states, 321 records, 0 shop entries, 0 purchases, 0 timers"),
         "{finished:?}"
     );
     let check = run(&["store", "check", "--store", &format!("redb:{}", text(&backup))]);
@@ -251,7 +252,8 @@ fn a_client_that_dies_costs_the_next_backup_nothing() {
         (finished.code() == 0).then_some(finished)
     });
     assert!(
-        finished.stdout[0].ends_with("0 tenant states, 320 records, 0 shop entries, 0 purchases, 0 timers"),
+        finished.stdout[0]
+            .ends_with("0 tenant states, 320 records, 0 shop entries, 0 purchases, 0 timers"),
         "{finished:?}"
     );
 }

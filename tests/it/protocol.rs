@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, MessageDoor, Request, RequestId};
+use mesophyll::dispatch::{Answer, Delivery, Job, MessageDoor, Request, RequestId};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{

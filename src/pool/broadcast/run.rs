@@ -13,7 +13,7 @@ use crate::base::limits::{
 };
 use crate::base::sync::{Lock, Signal};
 use crate::dispatch::worker_like::next_request_id;
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, RequestId};
+use crate::dispatch::{Answer, Cancelled, Delivery, DispatchResult, Job, Request, RequestId};
 use crate::wire::data::TenantId;
 
 /// After an event found no room, until it is tried again.
@@ -268,6 +268,7 @@ impl BroadcastRun {
         };
         let answer = Answer::callback_with_subscription(answer);
         let job = Job::Dispatch(self.broadcast.order.event.clone());
-        self.office.pool.submit(Request { tenant, id, job, deadline: until, answer });
+        let delivery = Delivery::default();
+        self.office.pool.submit(Request { tenant, id, job, deadline: until, answer, delivery });
     }
 }

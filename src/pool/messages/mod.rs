@@ -27,9 +27,9 @@ use crate::base::rates::Rates;
 use crate::base::thread::panic_message;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{MessageAnswer, MessageCarrier};
+use crate::dispatch::{Answer, Job, MessageAnswer, MessageCarrier, Request};
 use crate::store::{DbState, Standing};
-use crate::wire::data::{EncodedJson, MessageOutcome, TenantId, TenantMessage};
+use crate::wire::data::{CreateEvent, EncodedJson, MessageOutcome, TenantId, TenantMessage};
 use crate::wire::tenant_message;
 
 /// What a receiver is told as the sender of a message of the internal API.
@@ -121,7 +121,7 @@ impl Messages {
         deadline: Instant,
     ) -> Result<(), DispatchError> {
         let event = tenant_message::event(STAFF, topic, data, 1);
-        let brought = self.post.pool.dispatch_event_nowait(to, event, deadline);
+        let brought = self.post.deliver(to, event, deadline);
         match &brought {
             // Another master is asked then.
             Err(DispatchError::NotOwner) => {}
@@ -222,11 +222,22 @@ impl Post {
             return Some(MessageOutcome::Busy);
         }
         let event = tenant_message::event(&from.to_string(), topic, data, *depth);
-        match self.pool.dispatch_event_nowait(*to, event, now + DISPATCH_DEADLINE) {
+        match self.deliver(*to, event, now + DISPATCH_DEADLINE) {
             Ok(()) => Some(MessageOutcome::Accepted),
             Err(DispatchError::NotOwner) => None,
             Err(error) => Some(outcome_of(&error)),
         }
+    }
+
+    /// The receiver has allowed it: its subscriptions do not decide about it.
+    fn deliver(
+        &self,
+        to: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        let (job, answer) = (Job::Dispatch(event), Answer::unawaited());
+        self.pool.submit_unawaited(Request::new(to, job, deadline, answer).to_tenant())
     }
 
     fn end(&self, outcome: MessageOutcome, answer: MessageAnswer) {

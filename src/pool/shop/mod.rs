@@ -307,7 +307,8 @@ impl Teller {
                 shared.note(|notes| notes.ended.push((tenant, number, arrival_of(&result))));
             });
             let job = Job::Dispatch(event(tenant, &told));
-            self.pool.submit(Request::new(tenant, job, now + SHOP_DEADLINE, answer));
+            let request = Request::new(tenant, job, now + SHOP_DEADLINE, answer);
+            self.pool.submit(request.to_tenant());
         }
     }
 }

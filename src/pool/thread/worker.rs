@@ -13,11 +13,11 @@ use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
 use crate::base::sync::{Lock, SharedLock};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
+use crate::dispatch::{Cancelled, Delivery, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{EncodedJson, IdMap, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState};
+use crate::wire::data::{EncodedJson, IdMap, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -162,16 +162,16 @@ impl WorkerThread {
     }
 
     fn run(&self, request: Request) {
-        let Request { tenant, id, job, answer, .. } = request;
+        let Request { tenant, id, job, answer, delivery, .. } = request;
         if !self.is_loaded.load(Ordering::Acquire) {
             return answer.send(Err(DispatchError::Busy(
                 "the worker is still loading the tenant states".to_owned(),
             )));
         }
         match &job {
-            // What it watches it is told without being subscribed.
             Job::Dispatch(event)
-                if event.name != SHOP_UPDATE && !self.subscriptions.wants(tenant, &event.name) =>
+                if delivery == Delivery::IfSubscribed
+                    && !self.subscriptions.wants(tenant, &event.name) =>
             {
                 answer.send_not_subscribed();
             }

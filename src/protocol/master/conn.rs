@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::base::answer::AnswerSender;
 use crate::base::error::DispatchError;
 use crate::base::limits;
-use crate::base::shared_bytes::{OutMessage, Received};
+use crate::base::shared_bytes::Received;
 use crate::dispatch::worker_like::{WorkerLike, handed_over};
 use crate::dispatch::{Answer, Cancelled, Job, MessageDoor, Refused, Request, RequestId};
 use crate::feeds::Feeds;
@@ -34,6 +34,7 @@ use super::vm_query::VmQuery;
 use crate::protocol::answers;
 
 mod announced;
+mod encode;
 mod nowait;
 mod pulse;
 
@@ -398,17 +399,6 @@ fn not_sent(error: SendError) -> DispatchError {
     }
 }
 
-/// The message that brings a job, which may yet come back, to the worker.
-fn encode(tenant: TenantId, RequestId(id): RequestId, job: &Job) -> OutMessage {
-    match job {
-        Job::Dispatch(event) => ServerMessage::encode_event(tenant, event, Some(id)),
-        Job::RunScript { name, code, event } => {
-            ServerMessage::encode_script(tenant, name, code, event, id)
-        }
-        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: id }.encode().into(),
-    }
-}
-
 impl WorkerLike for MesophyllServerConn {
     fn id(&self) -> usize {
         self.inner.worker_id
@@ -416,16 +406,16 @@ impl WorkerLike for MesophyllServerConn {
 
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
         if let (Job::Dispatch(event), false) = (&request.job, request.answer.is_awaited()) {
-            let message = ServerMessage::encode_event(request.tenant, event, None);
+            let message = self.encode_event(request.tenant, event, None, request.delivery);
             return self.submit_nowait(request, message);
         }
-        let Request { tenant, id, job, deadline, answer } = request;
+        let Request { tenant, id, job, deadline, answer, delivery } = request;
         let waiting = SentRequest::new(tenant, &job, answer);
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(job, Job::DropTenant);
         let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
         let refused = |job, SentRequest { answer, .. }: SentRequest, error| {
-            Request { tenant, id, job, deadline, answer }.refused(error)
+            Request { tenant, id, job, deadline, answer, delivery }.refused(error)
         };
         let count = match self.inner.pending.register_within(max, id.0, waiting) {
             Registered::Waiting(count) => count,
@@ -438,7 +428,7 @@ impl WorkerLike for MesophyllServerConn {
                 return Err(refused(job, waiting, DispatchError::Busy(text)));
             }
         };
-        let (link, message) = (&self.inner.link, encode(tenant, id, &job));
+        let (link, message) = (&self.inner.link, self.encode(tenant, id, &job, delivery));
         let sent = if is_drop {
             link.send(message)
         } else if count <= 1 {

@@ -19,7 +19,7 @@ use crate::base::shared_bytes::Received;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Job, Request, RequestId};
+use crate::dispatch::{Answer, Delivery, Job, Request, RequestId};
 use crate::net::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, LinkTarget,
     close_code,
@@ -29,8 +29,8 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION, NOWAIT_EXTENSION,
-    RETIRE_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, DELIVER_EXTENSION, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION,
+    NOWAIT_EXTENSION, RETIRE_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
@@ -46,13 +46,14 @@ use crate::protocol::master::vm_query;
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 6] = [
+const EXTENSIONS: [&str; 7] = [
     "subscribed",
     SHARDS_EXTENSION,
     MESSAGES_EXTENSION,
     NOWAIT_EXTENSION,
     LOGS_EXTENSION,
     RETIRE_EXTENSION,
+    DELIVER_EXTENSION,
 ];
 
 /// For connecting and shaking hands.
@@ -453,17 +454,18 @@ impl ClientHandler {
                 self.session.outbox.connect(link);
                 link.beat_now();
             }
-            ServerMessage::DispatchEvent { id, event, req_id: Some(request_id) } => {
-                self.submit(id, request_id, Job::Dispatch(event));
+            ServerMessage::DispatchEvent { id, event, req_id } => {
+                self.on_event(id, event, req_id, Delivery::IfSubscribed);
             }
-            ServerMessage::DispatchEvent { id, event, req_id: None } => {
-                self.submit_nowait(id, event)
+            ServerMessage::DeliverEvent { id, event, req_id } => {
+                self.on_event(id, event, req_id, Delivery::Always);
             }
             ServerMessage::RunScript { id, name, code, event, req_id: request_id } => {
-                self.submit(id, request_id, Job::RunScript { name, code, event });
+                let job = Job::RunScript { name, code, event };
+                self.submit(id, request_id, job, Delivery::default());
             }
             ServerMessage::DropWorker { id, req_id: request_id } => {
-                self.submit(id, request_id, Job::DropTenant)
+                self.submit(id, request_id, Job::DropTenant, Delivery::default());
             }
             ServerMessage::CancelDispatch { req_id: request_id } => {
                 let id = RequestId(request_id);
@@ -495,26 +497,36 @@ impl ClientHandler {
         }
     }
 
-    fn submit(&self, tenant: TenantId, request_id: u64, job: Job) {
+    fn on_event(&self, tenant: TenantId, event: CreateEvent, id: Option<u64>, delivery: Delivery) {
+        match id {
+            Some(request_id) => self.submit(tenant, request_id, Job::Dispatch(event), delivery),
+            None => self.submit_nowait(tenant, event, delivery),
+        }
+    }
+
+    fn submit(&self, tenant: TenantId, request_id: u64, job: Job, delivery: Delivery) {
         let (id, deadline) = (RequestId(request_id), self.far_deadline);
         let answer = self.in_flight.answer(tenant, id);
         if self.session.is_retiring.load(Ordering::Relaxed) {
             return answer.send(Err(retiring()));
         }
-        self.worker.submit(Request { tenant, id, job, deadline, answer });
+        self.worker.submit(Request { tenant, id, job, deadline, answer, delivery });
     }
 
-    fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
+    fn submit_nowait(&self, tenant: TenantId, event: CreateEvent, delivery: Delivery) {
+        let of = |answer| {
+            let request = Request::new(tenant, Job::Dispatch(event), self.far_deadline, answer);
+            Request { delivery, ..request }
+        };
         if self.session.tells_finished() {
             self.session.finished.begin();
             let answer = Answer::watched(tenant, self.session.finished.clone());
             if self.session.is_retiring.load(Ordering::Relaxed) {
                 return answer.send(Err(retiring()));
             }
-            let job = Job::Dispatch(event);
-            return self.worker.submit(Request::new(tenant, job, self.far_deadline, answer));
+            return self.worker.submit(of(answer));
         }
-        if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, self.far_deadline) {
+        if let Err(error) = self.worker.submit_unawaited(of(Answer::unawaited())) {
             log::warn!(tenant:% = tenant; "an event for {tenant} was dropped: {error}");
         }
     }

@@ -16,7 +16,7 @@ fn a_drop_finds_room_on_a_link_that_is_full_for_its_tenant() {
             answer_tx.send((request_id, result)).unwrap_or_default()
         });
         let (tenant, id, deadline) = (TENANT, RequestId(request_id), far());
-        conn.submit(Request { tenant, id, job, deadline, answer });
+        conn.submit(Request { tenant, id, job, deadline, answer, delivery: Delivery::default() });
     };
     // The peer reads nothing, so that what does not fit into the socket's buffers stays in the
     // queue.

@@ -16,8 +16,8 @@ use crate::base::error::DbError;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{
-    Answer, Cancelled, DispatchResult, Job, MessageCarrier, MessageDoor, Refused, Request,
-    RequestId,
+    Answer, Cancelled, Delivery, DispatchResult, Job, MessageCarrier, MessageDoor, Refused,
+    Request, RequestId,
 };
 use crate::feeds;
 use crate::pool::{Messages, Subscriptions, WorkerDb};
@@ -26,8 +26,8 @@ use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{
-    DbAnswer, DbOp, EncodedJson, MessageOutcome, SHOP_UPDATE, TenantId, TenantMessage, TenantState,
-    Timestamp,
+    DbAnswer, DbOp, EncodedJson, MessageOutcome, SHOP_UPDATE, TENANT_MESSAGE, TenantId,
+    TenantMessage, TenantState, Timestamp,
 };
 
 /// What the clock of each world shows first: 2026-01-01T00:00:00Z, a Thursday.
@@ -98,7 +98,11 @@ impl World {
         let deadline = Instant::now() + REST_MAX;
         self.last += 1;
         self.started.insert(self.last, answer_rx);
-        self.worker.submit(Request::new(tenant, job, deadline, Answer::channel(answer_tx)));
+        let request = Request::new(tenant, job, deadline, Answer::channel(answer_tx));
+        // As the master brings them.
+        let is_delivered = matches!(&request.job,
+            Job::Dispatch(event) if matches!(event.name.as_str(), SHOP_UPDATE | TENANT_MESSAGE));
+        self.worker.submit(if is_delivered { request.to_tenant() } else { request });
         self.last
     }
 
@@ -189,10 +193,10 @@ impl WorkerLike for TestWorker {
     }
 
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
-        let Request { tenant, id, job, answer, .. } = request;
+        let Request { tenant, id, job, answer, delivery, .. } = request;
         let is_wanted = match &job {
             Job::Dispatch(event) => {
-                event.name == SHOP_UPDATE || self.subscriptions.wants(tenant, &event.name)
+                delivery == Delivery::Always || self.subscriptions.wants(tenant, &event.name)
             }
             Job::RunScript { .. } | Job::DropTenant => true,
         };

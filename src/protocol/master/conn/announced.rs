@@ -1,7 +1,9 @@
 //! What a worker says of itself in its Ready: kept for as long as its link.
 
 use crate::wire::data::Sandbox;
-use crate::wire::message::{NOWAIT_EXTENSION, RETIRE_EXTENSION, Ready, SHARDS_EXTENSION};
+use crate::wire::message::{
+    DELIVER_EXTENSION, NOWAIT_EXTENSION, RETIRE_EXTENSION, Ready, SHARDS_EXTENSION,
+};
 
 /// Limit: of the version and the host that a worker names, which are texts of its own making, so
 /// much is kept and shown. What is longer is cut off.
@@ -14,6 +16,7 @@ pub(super) struct Announced {
     pub(super) sandbox: Option<Sandbox>,
     pub(super) answers_vm_queries: bool,
     pub(super) takes_shards: bool,
+    pub(super) takes_deliveries: bool,
     /// It says what became of events without a request id.
     pub(super) tells_finished: bool,
     pub(super) retires: bool,
@@ -26,6 +29,7 @@ impl Announced {
         Self {
             answers_vm_queries: ready.live_tenants,
             takes_shards: names(SHARDS_EXTENSION),
+            takes_deliveries: names(DELIVER_EXTENSION),
             tells_finished: names(NOWAIT_EXTENSION),
             retires: names(RETIRE_EXTENSION),
             version: cut(ready.version),

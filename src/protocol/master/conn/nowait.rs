@@ -19,9 +19,9 @@ impl MesophyllServerConn {
         request: Request,
         message: OutMessage,
     ) -> Result<(), Box<Refused>> {
-        let Request { tenant, id, job, deadline, answer } = request;
+        let Request { tenant, id, job, deadline, answer, delivery } = request;
         let refused = |job, SentRequest { answer, .. }: SentRequest, error| {
-            Request { tenant, id, job, deadline, answer }.refused(error)
+            Request { tenant, id, job, deadline, answer, delivery }.refused(error)
         };
         let unheard = &self.inner.unheard;
         let count = match unheard.register(tenant, id, SentRequest::new(tenant, &job, answer)) {
