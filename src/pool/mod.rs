@@ -7,6 +7,7 @@
 //! [`Operator`]: beside it, for looking after the workers.
 
 mod admission;
+mod arrival;
 mod board;
 mod broadcast;
 mod event_rules;

@@ -17,14 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use self::watchers::{Arrival, Told, Watchers};
-use crate::base::error::{DbError, DispatchError};
+use self::watchers::{Told, Watchers};
+use crate::base::error::DbError;
 use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::{SHOP_DEADLINE, SHOP_LOOK_EVERY};
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Job, Request};
+use crate::dispatch::{Answer, Job, Request};
+use crate::pool::arrival::Arrival;
 use crate::store::shop::{ShopChange, ShopChangeKind};
 use crate::store::{DbState, ShopNews};
 use crate::wire::data::sharding::{Shard, ShardSet};
@@ -247,7 +248,7 @@ impl Teller {
             let outcome = match arrival {
                 _ if is_given_up => ShopOutcome::GivenUp,
                 Arrival::Arrived => ShopOutcome::Arrived,
-                Arrival::MayHave | Arrival::NotYet => ShopOutcome::Again,
+                Arrival::MayHave | Arrival::NotYet | Arrival::Held => ShopOutcome::Again,
             };
             self.shared.outcomes.add(outcome, 1);
         }
@@ -304,7 +305,7 @@ impl Teller {
             }
             let shared = self.shared.clone();
             let answer = Answer::callback(move |result| {
-                shared.note(|notes| notes.ended.push((tenant, number, arrival_of(&result))));
+                shared.note(|notes| notes.ended.push((tenant, number, Arrival::of(&result))));
             });
             let job = Job::Dispatch(event(tenant, &told));
             let request = Request::new(tenant, job, now + SHOP_DEADLINE, answer);
@@ -320,28 +321,4 @@ fn event(tenant: TenantId, told: &Told) -> CreateEvent {
     let may_know = *owner == Some(tenant) || *kind != ShopChangeKind::Withdrawn;
     let review_state = review_state.as_deref().filter(|_| may_know);
     shop_update::event((&at.scope, &at.key, at.version), kind.as_str(), review_state)
-}
-
-fn arrival_of(result: &DispatchResult) -> Arrival {
-    match result {
-        // A handler that fails would fail again.
-        Ok(_)
-        | Err(
-            DispatchError::Script(_)
-            | DispatchError::Deadline { sent: true }
-            | DispatchError::TooLarge { .. }
-            | DispatchError::BadInput(_),
-        ) => Arrival::Arrived,
-        Err(DispatchError::OutcomeUnknown(_)) => Arrival::MayHave,
-        // A shard that came is served a moment later; of one that went the tenants are forgotten.
-        Err(
-            DispatchError::NotOwner
-            | DispatchError::Busy(_)
-            | DispatchError::Deadline { sent: false }
-            | DispatchError::NoWorker(_)
-            | DispatchError::NotSent(_)
-            | DispatchError::Banned
-            | DispatchError::Quarantined,
-        ) => Arrival::NotYet,
-    }
 }

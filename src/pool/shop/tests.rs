@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::watchers::{Arrival, Watchers};
+use super::watchers::Watchers;
 use super::*;
+use crate::base::error::DispatchError;
 use crate::base::limits::{
     SHOP_PENDING_MAX, SHOP_PLACE_FOR, SHOP_PLACES, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
 };
@@ -170,13 +171,12 @@ fn handlers_that_take_their_time_hold_up_others_for_a_moment() {
 
 #[test]
 fn what_a_handler_did_decides_whether_it_is_told_again() {
-    let arrival = |error: DispatchError| arrival_of(&Err(error));
+    let arrival = |error: DispatchError| Arrival::of(&Err(error));
     assert_eq!(arrival(DispatchError::Script("no".to_owned())), Arrival::Arrived);
     assert_eq!(arrival(DispatchError::OutcomeUnknown(String::new())), Arrival::MayHave);
     // A shard that came is not served at once: the gap of its tenants is told again.
-    for error in
-        [DispatchError::NotOwner, DispatchError::Banned, DispatchError::Deadline { sent: false }]
-    {
+    for error in [DispatchError::NotOwner, DispatchError::Deadline { sent: false }] {
         assert_eq!(arrival(error), Arrival::NotYet);
     }
+    assert_eq!(arrival(DispatchError::Banned), Arrival::Held);
 }

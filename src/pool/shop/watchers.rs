@@ -13,6 +13,7 @@ use crate::base::limits::{
     SHOP_DEADLINE, SHOP_PENDING_MAX, SHOP_PENDING_TOTAL_MAX, SHOP_PLACE_FOR, SHOP_PLACES,
     SHOP_RETRY_MAX, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
 };
+use crate::pool::arrival::Arrival;
 use crate::store::global::GlobalAddress;
 use crate::store::shop::{ShopChange, ShopChangeKind};
 use crate::store::shop_patterns::ShopPatterns;
@@ -25,17 +26,6 @@ pub(super) enum Told {
     Gap,
     /// An entry changed.
     Change(Arc<ShopChange>),
-}
-
-/// What became of an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// Its handler ran.
-    Arrived,
-    /// Its handler may have run.
-    MayHave,
-    /// Nothing ran; it is to be told later.
-    NotYet,
 }
 
 /// An update on its way: its number, and since when.
