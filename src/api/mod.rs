@@ -38,6 +38,7 @@ mod status;
 mod stream;
 mod tenants;
 mod text;
+mod timers;
 pub mod token;
 mod waits;
 mod workers;

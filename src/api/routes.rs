@@ -4,7 +4,7 @@
 use super::error::{ApiError, Code};
 use super::{
     Api, Call, backup, broadcast, cluster, dispatch, events, feed, global_kv, health, kv,
-    log_level, message, metrics, openapi, page, scripts, status, stream, tenants, workers,
+    log_level, message, metrics, openapi, page, scripts, status, stream, tenants, timers, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
@@ -224,6 +224,10 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     get(
         "/i/tenant/{tenant_type}/{tenant_id}",
         Endpoint::reading(tenants::show).of_tenant(RouteBody::None),
+    ),
+    get(
+        "/i/timers/{tenant_type}/{tenant_id}",
+        Endpoint::reading(timers::list).of_tenant(RouteBody::None),
     ),
     get("/i/tenant-state/{tenant_type}/{tenant_id}", GET_STATE),
     put(

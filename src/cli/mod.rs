@@ -55,6 +55,7 @@ const COMMANDS: &[Command] = &[
     commands::template::COMMAND,
     commands::kv::COMMAND,
     commands::global_kv::COMMAND,
+    commands::timers::COMMAND,
     commands::status::COMMAND,
     commands::workers::COMMAND,
     commands::errors::COMMAND,

@@ -8,7 +8,7 @@ use crate::api::metrics::Figures;
 use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
 use crate::feeds::Feeds;
-use crate::pool::{Broadcasts, Messages, Operator, ShopUpdates, Spawner, Traffic};
+use crate::pool::{Broadcasts, Messages, Operator, ShopUpdates, Spawner, TenantTimers, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
 use super::tls::PortCertificates;
@@ -22,6 +22,7 @@ pub(super) struct Layers {
     pub(super) messages: Arc<Messages>,
     pub(super) broadcasts: Arc<Broadcasts>,
     pub(super) shop: Arc<ShopUpdates>,
+    pub(super) timers: Arc<TenantTimers>,
     /// `None` in thread-pool mode, like the next.
     pub(super) server: Option<Arc<MesophyllServer>>,
     pub(super) spawner: Option<Arc<Spawner>>,
@@ -71,6 +72,7 @@ impl Readiness for Layers {
             workers: self.operator.reports(),
             traffic: self.traffic.clone(),
             shop: self.shop.figures(),
+            timers: self.timers.figures(),
             quarantined: self.operator.quarantine().count(),
             output_lines_dropped: self
                 .spawner

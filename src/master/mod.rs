@@ -34,8 +34,8 @@ use crate::feeds::Feeds;
 use crate::master::config::{Mode, PoolConfig};
 use crate::pool::{
     AdmittingPool, Broadcasts, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards,
-    ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner, Traffic, WorkerPool,
-    WorkerProcessHandle, WorkerReport,
+    ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner, TenantTimers, Traffic,
+    WorkerPool, WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
@@ -122,6 +122,7 @@ pub struct Master {
     messages: Arc<Messages>,
     broadcasts: Arc<Broadcasts>,
     shop: Arc<ShopUpdates>,
+    timers: Arc<TenantTimers>,
     api: Option<InternalApi>,
     cluster: MasterPlace,
     certificates: Arc<PortCertificates>,
@@ -189,6 +190,8 @@ impl Master {
         let messages = Messages::new(pool.clone(), db.clone(), table);
         let shop = ShopUpdates::start(pool.clone(), db.clone(), cluster.is_none())
             .map_err(MasterError::Io)?;
+        let timers = TenantTimers::start(pool.clone(), db.clone(), cluster.is_none())
+            .map_err(MasterError::Io)?;
         let carrier = Arc::downgrade(&messages);
         door.open(carrier);
         let asked = operator.clone();
@@ -203,6 +206,7 @@ impl Master {
             messages,
             broadcasts: Arc::new(broadcasts),
             shop,
+            timers,
             api: None,
             cluster,
             certificates: certificates.clone(),
@@ -227,6 +231,7 @@ impl Master {
                 messages: master.messages.clone(),
                 broadcasts: master.broadcasts.clone(),
                 shop: master.shop.clone(),
+                timers: master.timers.clone(),
                 server: master.server.clone(),
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
@@ -335,8 +340,8 @@ impl Master {
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
-    /// 0. A broadcast ends. A master that shares its tenants hands them over; others are answered
-    ///    by their new masters meanwhile.
+    /// 0. A broadcast ends, and no timer fires any more. A master that shares its tenants hands
+    ///    them over; others are answered by their new masters meanwhile.
     /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes
     ///    on.
     /// 2. Drain: requests that are under way may finish, for half of the time.
@@ -357,6 +362,7 @@ impl Master {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         self.operator.begin_stop();
         self.broadcasts.stop();
+        self.timers.close();
         let cluster = self.cluster.as_ref();
         if let (Some(cluster), Some(lease)) = (cluster, self.shared_lease) {
             progress("handing the tenants over");
@@ -371,9 +377,10 @@ impl Master {
         }
         progress("stopping the workers");
         self.operator.stop(half, deadline);
-        // What brings messages and updates to workers has none left.
+        // What brings events to workers has none left.
         self.messages.stop();
         self.shop.stop();
+        self.timers.stop();
         progress("closing the links");
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));

@@ -23,6 +23,7 @@ mod shards;
 mod shop;
 #[cfg(feature = "worker")]
 mod thread;
+mod timers;
 mod vms;
 
 pub use crate::dispatch::busiest::{Busiest, BusiestReport, Share};
@@ -54,4 +55,5 @@ pub use thread::{
     handle::{MakeWorker, WorkerThreadHandle},
     worker::{Subscriptions, WorkerThread},
 };
+pub use timers::{TenantTimers, TimerFigures, TimerFirer, TimerOutcome};
 pub use vms::Vms;

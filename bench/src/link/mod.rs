@@ -237,14 +237,12 @@ impl Runner<'_> {
     }
 
     fn dispatches(&mut self, folder: &Path, left_out: &mut Vec<String>) -> Result<(), String> {
-        const NAMES: [&str; 13] = [
+        const NAMES: [&str; 11] = [
             "dispatch_rtt_tiny",
             "dispatch_rtt_2k",
             "dispatch_rtt_2k_tree",
             "dispatch_rtt_tiny_unix",
             "dispatch_tiny_unix",
-            "dispatch_rtt_tiny_tls",
-            "dispatch_tiny_tls",
             "dispatch_tiny",
             "dispatch_2k",
             "dispatch_2k_tree",
@@ -263,11 +261,7 @@ impl Runner<'_> {
             (Role::Other("vs_tcp"), Side::Ours),
         ];
         self.over_another("unix", &unix, &echoes)?;
-        let tls = [
-            (Role::Ours, Side::OursTls),
-            (Role::Async, Side::PeerTls),
-            (Role::Other("vs_tcp"), Side::Ours),
-        ];
+        let tls = [(Role::Ours, Side::OursTls), (Role::Other("vs_tcp"), Side::Ours)];
         self.over_another("tls", &tls, &echoes)?;
         let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {

@@ -34,8 +34,6 @@ pub enum Side {
     /// The same over one stream.
     OursStream,
     Peer,
-    /// As `OursTls`.
-    PeerTls,
     /// Dispatches come through a route of axum's.
     PeerApi,
     Nats,
@@ -43,7 +41,7 @@ pub enum Side {
 }
 
 impl Side {
-    const ALL: [Side; 11] = [
+    const ALL: [Side; 10] = [
         Side::Ours,
         Side::OursUnix,
         Side::OursTls,
@@ -51,7 +49,6 @@ impl Side {
         Side::OursApi,
         Side::OursStream,
         Side::Peer,
-        Side::PeerTls,
         Side::PeerApi,
         Side::Nats,
         Side::Grpc,
@@ -66,7 +63,6 @@ impl Side {
             Side::OursApi => "ours-api",
             Side::OursStream => "ours-stream",
             Side::Peer => "peer",
-            Side::PeerTls => "peer-tls",
             Side::PeerApi => "peer-api",
             Side::Nats => "nats",
             Side::Grpc => "grpc",
@@ -101,8 +97,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                     | Side::OursApi
                     | Side::OursStream),
                 ) => ours::master(number(workers)?, store, side),
-                Some(Side::Peer | Side::PeerApi) => theirs::master(number(workers)?, store, false),
-                Some(Side::PeerTls) => theirs::master(number(workers)?, store, true),
+                Some(Side::Peer | Side::PeerApi) => theirs::master(number(workers)?, store),
                 Some(Side::Nats) => nats::master(),
                 Some(Side::Grpc) => grpc::master(address),
                 None => Err(format!("nobody is called {name}")),
@@ -121,7 +116,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                     Side::Ours | Side::OursUnix | Side::OursTls | Side::OursApi | Side::OursStream,
                 ) => ours::worker(&role),
                 Some(Side::OursMessages) => messages::worker(&role),
-                Some(Side::Peer | Side::PeerTls | Side::PeerApi) => theirs::worker(&role),
+                Some(Side::Peer | Side::PeerApi) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),
                 Some(Side::Grpc) => grpc::worker(),
                 None => Err(format!("nobody is called {name}")),

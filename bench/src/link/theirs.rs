@@ -46,19 +46,16 @@ impl Callee for Pool {
 }
 
 /// A master's process.
-pub fn master(workers: usize, store: Option<&str>, is_tls: bool) -> Result<(), String> {
+pub fn master(workers: usize, store: Option<&str>) -> Result<(), String> {
     let runtime = peer::runtime()?;
-    let (master, address, workers_address) = runtime.block_on(async {
+    let (master, address) = runtime.block_on(async {
         let store = match store {
             Some(url) => Some(Store::open(url).await?),
             None => None,
         };
-        let (master, address) = Master::start(workers, TOKEN, store).await?;
-        let also_tls =
-            if is_tls { format!(",{}", master.listen_tls().await?) } else { String::new() };
-        Ok::<_, String>((master, address, format!("{address}{also_tls}")))
+        Master::start(workers, TOKEN, store).await
     })?;
-    say(&format!("{workers_address} {}", vec![TOKEN; workers].join(" ")))?;
+    say(&format!("{address} {}", vec![TOKEN; workers].join(" ")))?;
     answer_lines(|line| match line {
         "ready" => wait(|| master.is_ready()).map(|()| "ready".to_owned()),
         "api" => Ok(format!("{address} {TOKEN}")),

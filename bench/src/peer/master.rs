@@ -13,7 +13,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::{Listener as _, ListenerExt};
+use axum::serve::ListenerExt;
 use dashmap::DashMap;
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
@@ -21,7 +21,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::db::{self, Store};
-use super::tls::TlsListener;
 use super::types::{
     ClientMessage, CreateEvent, Dispatch, EventData, Id, KhronosValue, ServerMessage, Snowflake,
 };
@@ -81,7 +80,12 @@ impl Master {
             conns: (0..workers).map(|_| RwLock::default()).collect(),
             next_id: AtomicU64::new(1),
         });
-        let app = app(shared.clone());
+        let app = Router::new()
+            .route("/ws", get(ws))
+            .route("/db/kv", post(db::kv))
+            .route("/db/tenant-states", get(db::tenant_states))
+            .route("/i/dispatch-event/{guild_id}", post(dispatch_event))
+            .with_state(shared.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let listener = listener.tap_io(|socket| {
@@ -89,14 +93,6 @@ impl Master {
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok((Self { shared }, address))
-    }
-
-    /// Listens with TLS too, and says where.
-    pub async fn listen_tls(&self) -> Result<SocketAddr, String> {
-        let (listener, app) = (TlsListener::bind().await?, app(self.shared.clone()));
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Ok(address)
     }
 
     /// Whether every worker has sent a heartbeat.
@@ -135,15 +131,6 @@ impl Master {
         let message = to_bytes(&Dispatch::DispatchEvent { id, event, req_id: None })?;
         conn.queue_tx.send(message).await.map_err(|_| "the link has ended".to_owned())
     }
-}
-
-fn app(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/ws", get(ws))
-        .route("/db/kv", post(db::kv))
-        .route("/db/tenant-states", get(db::tenant_states))
-        .route("/i/dispatch-event/{guild_id}", post(dispatch_event))
-        .with_state(shared)
 }
 
 impl Shared {

@@ -12,7 +12,6 @@ pub mod db;
 pub mod master;
 #[cfg(test)]
 mod tests;
-pub mod tls;
 pub mod types;
 pub mod vm;
 pub mod worker;

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
@@ -16,7 +14,7 @@ use super::db::DbClient;
 use super::types::KeyValueOp;
 use super::types::{ClientMessage, CreateEvent, EventData, Id, KhronosValue, ServerMessage};
 use super::vm::Vms;
-use super::{MESSAGE_MAX_BYTES, QUEUE_MESSAGES, tls, to_bytes, write_queued};
+use super::{MESSAGE_MAX_BYTES, QUEUE_MESSAGES, to_bytes, write_queued};
 
 /// What becomes of an event.
 #[derive(Clone)]
@@ -56,7 +54,6 @@ impl Handler {
 
 /// Where a worker connects, and as whom.
 pub struct Config {
-    /// A second address after a comma is that of `/ws` over TLS.
     pub master: String,
     pub worker: usize,
     pub token: String,
@@ -65,35 +62,15 @@ pub struct Config {
 /// Loads the tenant states, connects and serves until the link ends. `handled` counts events.
 pub async fn run(config: Config, handler: Handler, handled: Arc<AtomicU64>) -> Result<(), String> {
     let Config { master, worker, token } = config;
-    let (master, over_tls) = match master.split_once(',') {
-        Some((master, over_tls)) => (master.to_owned(), Some(over_tls.to_owned())),
-        None => (master, None),
-    };
     let db = DbClient::new(&master, worker, &token)?;
     let states = db.tenant_states().await?;
     let url = format!("ws://{master}/ws?id={worker}&token={token}");
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_MAX_BYTES))
         .max_frame_size(Some(MESSAGE_MAX_BYTES));
-    if let Some(over_tls) = over_tls {
-        let stream = tls::connect(&over_tls).await?;
-        let opened = tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await;
-        let (socket, _) = opened.map_err(|error| error.to_string())?;
-        serve(socket, handler, handled).await;
-    } else {
-        // The last argument is TCP_NODELAY.
-        let opened = tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await;
-        let (socket, _) = opened.map_err(|error| error.to_string())?;
-        serve(socket, handler, handled).await;
-    }
-    drop(states);
-    Ok(())
-}
-
-async fn serve<S>(socket: WebSocketStream<S>, handler: Handler, handled: Arc<AtomicU64>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+    // The last argument is TCP_NODELAY.
+    let connected = tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await;
+    let (socket, _) = connected.map_err(|error| error.to_string())?;
     let (sink, mut stream) = socket.split();
     let (queue_tx, queue_rx) = mpsc::channel(QUEUE_MESSAGES);
     let sink = sink.with(|bytes| async {
@@ -126,6 +103,8 @@ where
             Err(_) => {}
         }
     }
+    drop(states);
+    Ok(())
 }
 
 async fn answer(

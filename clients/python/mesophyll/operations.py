@@ -317,6 +317,10 @@ class Operations:
         """The number of workers."""
         return self._call("GET", "/i/threads-count")
 
+    def list_timers(self, tenant: str) -> Any:
+        """A tenant's timers, in the order in which they are due."""
+        return self._call("GET", f"/i/timers/{path_of(tenant)}")
+
     def undrain(self) -> Any:
         """Lets this master take its share of tenants again."""
         return self._call("POST", "/i/undrain")

@@ -144,6 +144,16 @@ export interface TenantState {
   events: string[];
 }
 
+export interface Timer {
+  data: Value;
+  due: string;
+  /** A number of seconds, or five fields as cron has them; null: once. */
+  every: string | null;
+  id: string;
+  /** The event's name. */
+  name: string;
+}
+
 export interface Worker {
   heartbeat_age_ms: number | null;
   /** The machine that it runs on, by name. Null until it has named it. */
@@ -458,6 +468,11 @@ export abstract class Operations {
   /** The number of workers. */
   countThreads(): Promise<number> {
     return this.call("GET", "/i/threads-count");
+  }
+
+  /** A tenant's timers, in the order in which they are due. */
+  listTimers(tenant: string): Promise<Timer[]> {
+    return this.call("GET", `/i/timers/${pathOf(tenant)}`);
   }
 
   /** Lets this master take its share of tenants again. */

@@ -13,6 +13,7 @@ mod process;
 mod runtime;
 mod shop;
 mod store;
+mod timers;
 mod traffic;
 mod workers;
 
@@ -27,7 +28,7 @@ use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
 use crate::feeds::FeedFigures;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
-use crate::pool::{Broadcasts, Messages, ShopFigures, Traffic, WorkerReport};
+use crate::pool::{Broadcasts, Messages, ShopFigures, TimerFigures, Traffic, WorkerReport};
 use crate::store::DbState;
 
 pub(super) use self::http::Statuses;
@@ -43,6 +44,8 @@ pub struct Figures {
     pub about: About,
     /// What tenants were told of the shop.
     pub shop: ShopFigures,
+    /// What became of tenants' timers.
+    pub timers: TimerFigures,
     /// How many tenants are quarantined.
     pub quarantined: usize,
     /// Lines that workers printed and that were not logged.
@@ -113,6 +116,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     feeds::show(&mut exposition, own.feeds, own.logs);
     exposition.one_gauge("mesophyll_streams", "Streams of events.", Some(own.streams));
     shop::show(&mut exposition, &figures.shop);
+    timers::show(&mut exposition, &figures.timers);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }
@@ -133,6 +137,7 @@ impl Figures {
             traffic: Arc::new(Traffic::new(0)),
             about: About { mode: "", store: "", has_external_workers: false, started },
             shop: ShopFigures::default(),
+            timers: TimerFigures::default(),
             quarantined: 0,
             output_lines_dropped: None,
             worker_http: None,

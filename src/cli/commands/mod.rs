@@ -30,6 +30,7 @@ pub(super) mod store;
 pub(super) mod template;
 pub(super) mod tenant;
 pub(super) mod test;
+pub(super) mod timers;
 pub(super) mod token;
 pub(super) mod types;
 pub(super) mod version;

@@ -1,0 +1,488 @@
+//! What becomes of timers, with the time in the test's hands.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
+
+use super::*;
+use crate::base::clock::{ManualClock, ScriptClock};
+use crate::base::limits::{
+    TENANT_TIMERS_WAITING_MAX, TIMER_HELD_FOR, TIMER_PLACES, TIMER_RETRY_MAX, TIMER_TRIED_FOR,
+    TIMERS_WAITING_MAX,
+};
+use crate::dispatch::{Cancelled, Refused, RequestId};
+use crate::store::memory::MemoryStore;
+use crate::store::{DbOptions, Store};
+use crate::wire::data::{DbAnswer, EncodedValue, EventData, TimerOp, TimerWhen};
+use crate::wire::json::value_to_json;
+
+const A: TenantId = TenantId::Guild(1 << 22);
+const B: TenantId = TenantId::User(2 << 22);
+
+const DAY: i64 = 86_400_000_000;
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_unix_micros(micros).expect("in range")
+}
+
+fn timer(id: &str, due: i64) -> Timer {
+    let (id, name) = (id.to_owned(), "E".to_owned());
+    Timer { id, name, due: at(due), every: None, data: EncodedValue::null() }
+}
+
+/// Lines in which a tenant's timers are read from what the test says is stored.
+#[derive(Default)]
+struct Bench {
+    lines: TimerLines,
+    stored: HashMap<TenantId, Vec<Timer>>,
+    reads: usize,
+}
+
+impl Bench {
+    fn put(&mut self, tenant: TenantId, timer: Timer, now: Instant) {
+        self.stored.entry(tenant).or_default().push(timer.clone());
+        self.lines.add(tenant, timer, now);
+    }
+
+    /// The next run, by its timer's id.
+    fn next(&mut self, now: Instant, date: Timestamp) -> Option<(TenantId, u64, String)> {
+        loop {
+            match self.lines.next(now)? {
+                TimerStep::Fire(tenant, number, timer) => return Some((tenant, number, timer.id)),
+                TimerStep::Read(tenant, turn) => {
+                    self.reads += 1;
+                    let timers = self.stored.get(&tenant).cloned().unwrap_or_default();
+                    self.lines.refill((tenant, turn), timers, now, date);
+                }
+            }
+        }
+    }
+
+    /// Ends a run, and writes those that are over.
+    fn end(
+        &mut self,
+        (tenant, number): (TenantId, u64),
+        arrival: Arrival,
+        now: Instant,
+        date: Timestamp,
+    ) -> TimerOutcome {
+        let ended = self.lines.ended(tenant, number, arrival, now, date);
+        for run in self.lines.over() {
+            if let Some(stored) = self.stored.get_mut(&run.tenant) {
+                stored.retain(|timer| timer.id != run.id);
+            }
+            self.lines.written(&run);
+        }
+        ended.expect("it was under way").0
+    }
+}
+
+#[test]
+fn a_tenants_timers_run_one_after_the_other() {
+    let (mut bench, now, date) = (Bench::default(), Instant::now(), at(100));
+    for id in ["1", "2", "3"] {
+        bench.put(A, timer(id, 5), now);
+    }
+    bench.put(B, timer("of another", 5), now);
+    let (_, number, id) = bench.next(now, date).expect("one");
+    assert_eq!(id, "1");
+    assert_eq!(bench.next(now, date).map(|(tenant, ..)| tenant), Some(B));
+    assert_eq!(bench.next(now, date), None);
+    assert_eq!(bench.end((A, number), Arrival::Arrived, now, date), TimerOutcome::Ran);
+    let (_, number, id) = bench.next(now, date).expect("one");
+    assert_eq!(id, "2");
+    assert!(bench.lines.ended(A, number - 1, Arrival::Arrived, now, date).is_none(), "once");
+    bench.end((A, number), Arrival::Arrived, now, date);
+    assert_eq!(bench.next(now, date).map(|(.., id)| id).as_deref(), Some("3"));
+}
+
+#[test]
+fn what_is_over_and_not_written_does_not_run_again() {
+    let (mut lines, now, date) = (TimerLines::default(), Instant::now(), at(100));
+    lines.add(A, timer("1", 5), now);
+    let Some(TimerStep::Fire(_, number, _)) = lines.next(now) else { panic!("a run") };
+    lines.add(A, timer("1", 5), now);
+    lines.ended(A, number, Arrival::Arrived, now, date).expect("under way");
+    lines.add(A, timer("1", 5), now);
+    assert_eq!(lines.next(now), None);
+    assert_eq!(lines.over().len(), 1);
+    // The next run of it is another one.
+    lines.add(A, timer("1", 6), now);
+    assert!(lines.next(now).is_some());
+}
+
+#[test]
+fn a_tenant_that_is_not_reached_waits_and_others_go_on() {
+    let (mut bench, date) = (Bench::default(), at(100));
+    let mut now = Instant::now();
+    for id in ["1", "2", "3"] {
+        bench.put(A, timer(id, 5), now);
+    }
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let (tenant, number, id) = bench.next(now, date).expect("the same one");
+        assert_eq!((tenant, id.as_str()), (A, "1"));
+        assert_eq!(bench.end((A, number), Arrival::NotYet, now, date), TimerOutcome::Again);
+        assert_eq!(bench.lines.counts(), (0, 0), "nothing is kept meanwhile");
+        bench.put(B, timer(&format!("{now:?}"), 5), now);
+        let (tenant, number, _) = bench.next(now, date).expect("another tenant's");
+        bench.end((tenant, number), Arrival::Arrived, now, date);
+        assert_eq!((tenant, bench.next(now, date)), (B, None));
+        let then = bench.lines.next_at().expect("a time");
+        pauses.push((then - now).as_secs());
+        now = then;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+    let (_, number, _) = bench.next(now, date).expect("it");
+    bench.end((A, number), Arrival::Arrived, now, date);
+    assert_eq!(bench.next(now, date).map(|(.., id)| id).as_deref(), Some("2"), "at once");
+}
+
+#[test]
+fn a_run_that_may_have_been_made_holds_no_other_up() {
+    let (mut bench, mut now, date) = (Bench::default(), Instant::now(), at(100));
+    bench.put(A, timer("bad", 5), now);
+    for number in 0..100 {
+        bench.put(A, timer(&format!("{number}"), 6), now);
+    }
+    let (_, number, id) = bench.next(now, date).expect("one");
+    assert_eq!(id, "bad");
+    bench.end((A, number), Arrival::MayHave, now, date);
+    let mut bad = 0;
+    let mut others = 0;
+    while others < 100 {
+        let Some((_, number, id)) = bench.next(now, date) else {
+            now = bench.lines.next_at().expect("a time");
+            continue;
+        };
+        let is_bad = id == "bad";
+        (bad, others) = (bad + usize::from(is_bad), others + usize::from(!is_bad));
+        let arrival = if is_bad { Arrival::MayHave } else { Arrival::Arrived };
+        bench.end((A, number), arrival, now, date);
+        now += Duration::from_millis(100);
+    }
+    assert!((2..=4).contains(&bad), "{bad} times in 10 s, at growing intervals");
+    assert!(bench.reads < 20, "{} reads", bench.reads);
+    let (_, number, id) = {
+        now += TIMER_RETRY_MAX;
+        bench.next(now, date).expect("again")
+    };
+    assert_eq!(id, "bad");
+    bench.end((A, number), Arrival::Arrived, now, date);
+    assert!(bench.lines.is_idle() && bench.lines.next_at().is_none());
+}
+
+#[test]
+fn many_runs_that_may_have_been_made_pause_their_tenant() {
+    let (mut bench, now, date) = (Bench::default(), Instant::now(), at(100));
+    for number in 0..1000 {
+        bench.put(A, timer(&format!("{number:04}"), 5), now);
+    }
+    let mut tried = 0;
+    while let Some((_, number, _)) = bench.next(now, date) {
+        bench.end((A, number), Arrival::MayHave, now, date);
+        tried += 1;
+    }
+    assert_eq!(tried, 17);
+    assert_eq!(bench.lines.counts(), (0, 0));
+}
+
+#[test]
+fn a_banned_tenants_timers_are_held_for_as_long_as_it_takes() {
+    let (mut bench, mut now, mut date) = (Bench::default(), Instant::now(), at(100));
+    bench.put(A, timer("1", 5), now);
+    for _ in 0..1000 {
+        let (_, number, _) = bench.next(now, date).expect("it");
+        assert_eq!(bench.end((A, number), Arrival::Held, now, date), TimerOutcome::Held);
+        let then = bench.lines.next_at().expect("a time");
+        assert_eq!(then, now + TIMER_HELD_FOR);
+        now = then + TIMER_TRIED_FOR;
+        date = at(date.unix_micros() + DAY);
+    }
+    let (_, number, id) = bench.next(now, date).expect("it");
+    assert_eq!(id, "1");
+    assert_eq!(bench.end((A, number), Arrival::Arrived, now, date), TimerOutcome::Ran);
+}
+
+#[test]
+fn a_run_is_dropped_after_a_day_of_tries() {
+    for arrival in [Arrival::NotYet, Arrival::MayHave] {
+        let (mut lines, began) = (TimerLines::default(), Instant::now());
+        let every = Some("3600".to_owned());
+        let timer = Timer { every, ..timer("1", 0) };
+        let stored = vec![timer.clone()];
+        lines.add(A, timer, began);
+        let (mut now, mut tries) = (began, 0);
+        let outcome = loop {
+            let date = at((now - began).as_micros() as i64);
+            let number = match lines.next(now) {
+                Some(TimerStep::Fire(_, number, _)) => number,
+                Some(TimerStep::Read(_, turn)) => {
+                    lines.refill((A, turn), stored.clone(), now, date);
+                    continue;
+                }
+                None => {
+                    now = lines.next_at().expect("a time");
+                    continue;
+                }
+            };
+            tries += 1;
+            let (outcome, dropped) = lines.ended(A, number, arrival, now, date).expect("it");
+            assert_eq!(dropped.is_some(), outcome == TimerOutcome::Dropped);
+            if outcome != TimerOutcome::Again {
+                break outcome;
+            }
+        };
+        assert_eq!(outcome, TimerOutcome::Dropped);
+        assert!(now - began >= TIMER_TRIED_FOR && tries > 280, "{tries} tries");
+        let over = lines.over();
+        assert!(over[0].next.expect("it goes on") > at(DAY), "{over:?}");
+    }
+}
+
+#[test]
+fn places_and_memory_are_bounded() {
+    let (mut bench, now, date) = (Bench::default(), Instant::now(), at(100));
+    for number in 0..1000 {
+        bench.put(A, timer(&format!("{number:04}"), 5), now);
+    }
+    assert_eq!(bench.lines.counts().0, TENANT_TIMERS_WAITING_MAX);
+    let mut tenants = 0;
+    while bench.lines.has_room() {
+        tenants += 1;
+        bench.put(TenantId::User(tenants << 22), timer("1", 5), now);
+    }
+    assert_eq!(bench.lines.counts().0, TIMERS_WAITING_MAX);
+    let mut running = Vec::new();
+    while let Some((tenant, number, _)) = bench.next(now, date) {
+        running.push((tenant, number));
+    }
+    assert_eq!(running.len(), TIMER_PLACES);
+    // Those that take their time keep their tenants waiting and no others.
+    let later = now + TIMER_PLACE_FOR;
+    assert_eq!(bench.lines.expire(later), []);
+    let more = std::iter::from_fn(|| bench.next(later, date)).count();
+    assert_eq!(more, TIMER_PLACES);
+    let lost = bench.lines.expire(now + Duration::from_secs(90));
+    assert_eq!(lost.len(), TIMER_PLACES, "those that never answer");
+    // All of one tenant's, however many it has.
+    let mut bench = Bench { stored: bench.stored, ..Bench::default() };
+    bench.lines.more(A, now);
+    let mut ids = Vec::new();
+    while let Some((tenant, number, id)) = bench.next(now, date) {
+        bench.end((tenant, number), Arrival::Arrived, now, date);
+        ids.push(id);
+    }
+    assert!(ids.len() == 1000 && ids.is_sorted() && bench.reads < 20, "{}", bench.reads);
+}
+
+#[test]
+fn a_cancelled_timer_and_a_tenant_that_moved_do_not_run() {
+    let (mut lines, now) = (TimerLines::default(), Instant::now());
+    for id in ["1", "2"] {
+        lines.add(A, timer(id, 5), now);
+        lines.add(B, timer(id, 5), now);
+    }
+    lines.cancelled(A, "1", now);
+    let Some(TimerStep::Fire(A, number, Timer { id, .. })) = lines.next(now) else { panic!("A") };
+    assert_eq!(id, "2");
+    lines.retain(|tenant| tenant == B);
+    assert!(lines.ended(A, number, Arrival::Arrived, now, at(100)).is_none());
+    assert!(matches!(lines.next(now), Some(TimerStep::Fire(B, ..))));
+    lines.retain(|_| false);
+    assert!(lines.is_idle() && lines.next(now).is_none());
+    assert_eq!(lines.counts(), (0, 0));
+}
+
+/// A pool that answers as the test says, and notes what it was asked for.
+#[derive(Default)]
+struct Answering {
+    random: Lock<u64>,
+    seen: Lock<Vec<(TenantId, String, Timestamp)>>,
+    /// Of so many one fails.
+    failing: AtomicU64,
+    open: Lock<Vec<Answer>>,
+}
+
+impl Answering {
+    fn draw(&self, below: u64) -> u64 {
+        let mut random = self.random.lock();
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*random >> 33) % below.max(1)
+    }
+}
+
+impl WorkerLike for Answering {
+    fn id(&self) -> usize {
+        0
+    }
+
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        let Job::Dispatch(event) = &request.job else { panic!("events only") };
+        let EventData::KhronosValue(data) = &event.data else { panic!("a value") };
+        let json = value_to_json(data).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let due = json["due"]["$timestamp"].as_str().expect("a time").parse().expect("a time");
+        let id = json["timer"].as_str().expect("an id").to_owned();
+        let failing = self.failing.load(Ordering::Relaxed);
+        if failing > 0 && self.draw(failing) == 0 {
+            return match self.draw(4) {
+                0 => Err(request.refused(DispatchError::Busy("full".to_owned()))),
+                1 => Err(request.refused(DispatchError::NoWorker("gone".to_owned()))),
+                _ => {
+                    // It may have run, and has.
+                    self.seen.lock().push((request.tenant, id, due));
+                    drop(request.answer);
+                    Ok(())
+                }
+            };
+        }
+        self.seen.lock().push((request.tenant, id, due));
+        self.open.lock().push(request.answer);
+        Ok(())
+    }
+
+    fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
+        Cancelled::Unknown
+    }
+
+    fn kill(&self) {}
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    db: Arc<DbState>,
+    pool: Arc<Answering>,
+    firer: TimerFirer,
+}
+
+impl World {
+    fn new(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
+        let db = DbState::new(store, DbOptions::default()).expect("a store");
+        let db = Arc::new(db.with_clock(ScriptClock::Manual(clock.clone())));
+        let pool = Arc::new(Answering::default());
+        let firer = TimerFirer::new(pool.clone(), db.clone(), ShardSet::full(), TIMERS_PACE);
+        Self { clock, db, pool, firer }
+    }
+
+    fn set(&self, tenant: TenantId, id: &str, when: TimerWhen) {
+        let (id, name) = (id.to_owned(), "E".to_owned());
+        let op = TimerOp::Set { id, name, when, data: EncodedValue::null() };
+        assert_eq!(self.db.timers(tenant, op), Ok(DbAnswer::Done));
+    }
+
+    /// Lets the time go on by so much.
+    fn advance(&mut self, time: Duration) {
+        let until = self.clock.now() + time;
+        loop {
+            let next = self.firer.turn();
+            let answers = std::mem::take(&mut *self.pool.open.lock());
+            let has_answered = !answers.is_empty();
+            answers.into_iter().for_each(|answer| answer.send(Ok(EncodedValue::null())));
+            if has_answered {
+                continue;
+            }
+            match next.filter(|next| *next <= until) {
+                Some(next) => {
+                    let least = self.clock.now() + Duration::from_micros(1);
+                    self.clock.move_to(next.max(least));
+                }
+                None => return self.clock.move_to(until),
+            }
+        }
+    }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)))
+}
+
+#[test]
+fn timers_run_when_they_are_due_and_not_before() {
+    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    world.set(A, "once", TimerWhen::After(10_000_000));
+    world.set(B, "every", TimerWhen::Every("60".to_owned()));
+    let seen = |world: &World| world.pool.seen.lock().len();
+    world.advance(Duration::from_millis(9_999));
+    assert_eq!(seen(&world), 0);
+    world.advance(Duration::from_millis(1));
+    assert_eq!(seen(&world), 1);
+    world.advance(Duration::from_secs(600));
+    assert_eq!(seen(&world), 1 + 10);
+    assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(1));
+    // One that is due before what was looked at last.
+    world.set(A, "now", TimerWhen::After(0));
+    world.advance(Duration::ZERO);
+    assert_eq!(seen(&world), 1 + 10 + 1);
+    // Missed runs are one.
+    let op = TimerOp::List;
+    let Ok(DbAnswer::Timers(before)) = world.db.timers(B, op) else { panic!("timers") };
+    world.clock.move_to(world.clock.now() + Duration::from_secs(3600));
+    world.advance(Duration::ZERO);
+    let last = world.pool.seen.lock().last().cloned().expect("one");
+    assert_eq!(last, (B, "every".to_owned(), before[0].due));
+    assert_eq!(seen(&world), 1 + 10 + 1 + 1);
+}
+
+#[test]
+fn overdue_timers_come_at_a_pace() {
+    let world = World::new(Arc::new(MemoryStore::new()), clock());
+    for number in 0..10_000_u64 {
+        world.set(TenantId::User(number << 22), "1", TimerWhen::After(number));
+    }
+    let World { clock, db, .. } = world;
+    clock.move_to(clock.now() + Duration::from_secs(3600));
+    // A master that starts finds them all.
+    let pool = Arc::new(Answering::default());
+    let firer = TimerFirer::new(pool.clone(), db.clone(), ShardSet::full(), TIMERS_PACE);
+    let mut world = World { clock, db, pool, firer };
+    world.advance(Duration::from_secs(1));
+    let first = world.pool.seen.lock().len();
+    assert!((1_500..=2_200).contains(&first), "{first} in a second");
+    world.advance(Duration::from_secs(6));
+    let seen = world.pool.seen.lock().clone();
+    assert!(seen.len() == 10_000 && seen.is_sorted_by_key(|(_, _, due)| *due));
+}
+
+#[test]
+fn none_is_lost_whatever_fails_and_whenever_the_master_ends() {
+    for seed in 1..=20 {
+        let store = Arc::new(MemoryStore::new());
+        let (clock, mut expected) = (clock(), BTreeMap::new());
+        let mut world = World::new(store.clone(), clock.clone());
+        *world.pool.random.lock() = seed;
+        let mut ran: BTreeMap<(TenantId, String), Vec<Timestamp>> = BTreeMap::new();
+        for round in 0..30 {
+            world.pool.failing.store(3, Ordering::Relaxed);
+            for number in 0..20 {
+                let tenant = TenantId::User(world.pool.draw(10) << 22);
+                let id = format!("{round}-{number}");
+                let after = world.pool.draw(30_000_000);
+                world.set(tenant, &id, TimerWhen::After(after));
+                let due = world.db.now().unix_micros() + after as i64;
+                expected.insert((tenant, id), at(due));
+            }
+            world.advance(Duration::from_millis(world.pool.draw(5_000)));
+            let (now, seen) = (world.db.now(), std::mem::take(&mut *world.pool.seen.lock()));
+            for (tenant, id, due) in seen {
+                assert!(due <= now, "early");
+                ran.entry((tenant, id)).or_default().push(due);
+            }
+            if world.pool.draw(3) == 0 {
+                // The master ends in the middle, and another one begins.
+                let random = world.pool.draw(u64::MAX);
+                world = World::new(store.clone(), clock.clone());
+                *world.pool.random.lock() = random;
+            }
+        }
+        world.pool.failing.store(0, Ordering::Relaxed);
+        world.advance(TIMER_RETRY_MAX * 2);
+        for (tenant, id, due) in std::mem::take(&mut *world.pool.seen.lock()) {
+            ran.entry((tenant, id)).or_default().push(due);
+        }
+        assert_eq!(ran.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (timer, due) in ran {
+            assert!(due.iter().all(|due| *due == expected[&timer]), "{timer:?}: {due:?}");
+        }
+        assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0), "seed {seed}");
+    }
+}
