@@ -193,6 +193,7 @@ pub struct TimerFirer {
     doubt_until: Option<Instant>,
     /// When places are taken from handlers.
     expire_at: Instant,
+    fired: u64,
 }
 
 impl TimerFirer {
@@ -223,7 +224,13 @@ impl TimerFirer {
             count_at: now,
             doubt_until: None,
             expire_at: now,
+            fired: 0,
         }
+    }
+
+    /// How many events were dispatched so far.
+    pub fn fired(&self) -> u64 {
+        self.fired
     }
 
     /// # Blocks
@@ -381,6 +388,7 @@ impl TimerFirer {
         });
         let deadline = Instant::now() + TIMER_DEADLINE;
         let request = Request::new(tenant, Job::Dispatch(event), deadline, answer);
+        self.fired += 1;
         self.pool.submit(request.to_tenant());
     }
 

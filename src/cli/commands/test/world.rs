@@ -20,11 +20,12 @@ use crate::dispatch::{
     Request, RequestId,
 };
 use crate::feeds;
-use crate::pool::{Messages, Subscriptions, WorkerDb};
+use crate::pool::{Messages, Subscriptions, TimerFirer, WorkerDb};
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     DbAnswer, DbOp, EncodedJson, MessageOutcome, SHOP_UPDATE, TENANT_MESSAGE, TenantId,
     TenantMessage, TenantState, Timestamp,
@@ -53,6 +54,7 @@ pub(super) struct World {
     published: Published,
     // The worker's tenants send by it, and it knows the worker.
     _messages: Arc<Messages>,
+    timers: Lock<TimerFirer>,
     /// Limit: what the runtime admits.
     started: HashMap<u64, Receiver<DispatchResult>>,
     last: u64,
@@ -88,8 +90,11 @@ impl World {
         let messages = Messages::new(worker.clone(), db.clone(), None);
         let carrier: Arc<dyn MessageCarrier> = messages.clone();
         door.open(Arc::downgrade(&carrier));
+        let (all, at_once) = (ShardSet::full(), Duration::ZERO);
+        let timers = Lock::new(TimerFirer::new(worker.clone(), db.clone(), all, at_once));
         let started = HashMap::new();
-        Ok(Self { worker, db, clock, published, _messages: messages, started, last: 0 })
+        let _messages = messages;
+        Ok(Self { worker, db, clock, published, _messages, timers, started, last: 0 })
     }
 
     /// Hands a job in: the number by which [`World::answer`] has what comes of it.
@@ -118,10 +123,13 @@ impl World {
             return Err("its answer has been taken".to_owned());
         };
         loop {
-            let next = self.rest()?;
+            let (next, fires) = self.rest()?;
             match (answer_rx.try_recv(), next) {
                 (Ok(result), _) => return Ok(result),
-                (Err(TryRecvError::Empty), Some(next)) => self.clock.move_to(next),
+                // Timers that fire on the way are no reason to wait for it.
+                (Err(TryRecvError::Empty), Some(next)) => {
+                    self.clock.move_to(fires.map_or(next, |fires| fires.min(next)));
+                }
                 (Err(_), _) => return Err("it waits for something that never comes".to_owned()),
             }
         }
@@ -148,11 +156,14 @@ impl World {
     /// Something does not end.
     pub(super) fn advance(&self, time: Duration) -> Result<(), String> {
         let until = self.clock.now() + time;
-        while let Some(next) = self.rest()?.filter(|next| *next <= until) {
-            self.clock.move_to(next);
+        loop {
+            let (next, fires) = self.rest()?;
+            let next = [next, fires].into_iter().flatten().min().filter(|next| *next <= until);
+            self.clock.move_to(next.unwrap_or(until));
+            if next.is_none() {
+                return self.rest().map(drop);
+            }
         }
-        self.clock.move_to(until);
-        Ok(())
     }
 
     /// What its clock shows.
@@ -174,10 +185,19 @@ impl World {
         Ok(own.map(|(_, topic, data)| (topic, data)).collect())
     }
 
-    /// Waits until nothing runs: when the next timer fires.
-    fn rest(&self) -> Result<Option<Instant>, String> {
-        let rest = self.worker.runtime.rest(Instant::now() + REST_MAX);
-        rest.map_err(|_| format!("something still runs after {REST_MAX:?}"))
+    /// Waits until nothing runs, and nothing of `ctx.Timers` is due: when the next one that waits
+    /// goes on, and when the next of those timers fires.
+    fn rest(&self) -> Result<(Option<Instant>, Option<Instant>), String> {
+        let mut timers = self.timers.lock();
+        loop {
+            let next = self.worker.runtime.rest(Instant::now() + REST_MAX);
+            let next = next.map_err(|_| format!("something still runs after {REST_MAX:?}"))?;
+            let fired = timers.fired();
+            let fires = timers.turn();
+            if timers.fired() == fired {
+                return Ok((next, fires));
+            }
+        }
     }
 }
 
