@@ -81,6 +81,16 @@ ops! {
     GlobalUnwatch = 22, "global_unwatch";
     /// `GlobalKV:watched`
     GlobalWatched = 23, "global_watched";
+    /// `Timers:at`
+    TimerAt = 24, "timer_at";
+    /// `Timers:after`
+    TimerAfter = 25, "timer_after";
+    /// `Timers:every`
+    TimerEvery = 26, "timer_every";
+    /// `Timers:cancel`
+    TimerCancel = 27, "timer_cancel";
+    /// `Timers:list`
+    TimerList = 28, "timer_list";
 }
 
 impl CallOp {

@@ -10,6 +10,7 @@ mod kv;
 mod messages;
 mod rules;
 mod tenant_state;
+mod timers;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,6 +79,8 @@ pub(super) enum CallReply {
     UpdateValue(RecordKey),
     /// This record, also if it does not exist.
     Record(RecordKey),
+    /// The id of the timer that was made.
+    Timer(String),
 }
 
 /// Why a call is not made.
@@ -127,6 +130,11 @@ pub(super) fn prepare(
         CallOp::GlobalWatch => global_kv::watch(tenant, &args),
         CallOp::GlobalUnwatch => global_kv::unwatch(tenant, &args),
         CallOp::GlobalWatched => Ok(global_kv::watched(tenant)),
+        CallOp::TimerAt => timers::at(tenant, &args),
+        CallOp::TimerAfter => timers::after(tenant, &args),
+        CallOp::TimerEvery => timers::every(tenant, &args),
+        CallOp::TimerCancel => timers::cancel(tenant, &args),
+        CallOp::TimerList => Ok(timers::list(tenant)),
         CallOp::Wait | CallOp::Spawn | CallOp::KvUpdateSet | CallOp::KvUpdateDrop => {
             refuse("not a call to the database")
         }
@@ -172,6 +180,11 @@ fn results(
             kv::record_or_none(&mut to_luau, asked, record.as_ref()).map(one)
         }
         (CallReply::Whole, DbAnswer::Done) => Ok(Vec::new()),
+        (CallReply::Timer(id), DbAnswer::Done) => to_luau.text(id).map(|id| vec![id]),
+        (CallReply::Whole, DbAnswer::Cancelled(was_there)) => Ok(vec![Value::Boolean(*was_there)]),
+        (CallReply::Whole, DbAnswer::Timers(timers)) => {
+            to_luau.list_of(timers, timers::timer).map(one)
+        }
         (CallReply::Whole, DbAnswer::Records(records)) => {
             to_luau.list_of(records, kv::record).map(one)
         }

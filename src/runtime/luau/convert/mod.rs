@@ -25,7 +25,7 @@ use crate::wire::WireError;
 pub(super) const EXACT_MAX: i64 = 1 << 53;
 
 /// A number. Luau has one kind of them; that mlua hands whole ones over as integers says nothing.
-pub(super) fn number(value: &Value) -> Option<f64> {
+pub(in crate::runtime::luau) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => Some(*number as f64),
         Value::Number(number) => Some(*number),

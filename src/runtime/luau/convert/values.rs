@@ -281,7 +281,7 @@ impl Span {
         i128::from(self.0.secs()) * 1_000_000 + i128::from(self.0.nanos() / 1000)
     }
 
-    fn seconds(self) -> f64 {
+    pub(in crate::runtime::luau) fn seconds(self) -> f64 {
         self.0.secs() as f64 + f64::from(self.0.nanos()) / 1e9
     }
 }

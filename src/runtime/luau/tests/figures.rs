@@ -148,7 +148,8 @@ fn database_calls_are_timed_by_kind_with_their_failures() {
         ctx.KV:list_scopes() ctx.KV:delete('k', { 's' })
         ctx.GlobalKV:create{ key = 'my.key', version = 1, short = 's', public_metadata = 1, scope = 'x', data = 1 }
         ctx.GlobalKV:find('%', 'x') ctx.GlobalKV:get('my.key', 1, 'x') ctx.GlobalKV:delete('my.key', 1, 'x')
-        ctx.Runtime:settenantstate{ events = { 'A' }, data = 1 }");
+        ctx.Runtime:settenantstate{ events = { 'A' }, data = 1 }
+        ctx.Timers:cancel(ctx.Timers:after(60, 'E')) ctx.Timers:list()");
     for (kind, count) in [(DbCall::Get, 3), (DbCall::Set, 2)] {
         assert_eq!(call(kind), (count, 0), "{kind:?}");
     }

@@ -22,4 +22,5 @@ mod scheduling;
 mod suite;
 mod support;
 mod templates;
+mod timers;
 mod values;

@@ -72,6 +72,27 @@ const OPS: &[(&str, &str)] = &[
     ),
     ("global_unwatch", "storm(900, function() while true do ctx.GlobalKV:unwatch('s', 'x%') end end)"),
     ("global_watched", "storm(900, function() while true do ctx.GlobalKV:watched() end end)"),
+    (
+        "timer_at",
+        "local data, far = string.rep('x', 2 ^ 14 - 20), timestamp.from(4e9)
+        storm(900, function() while true do pcall(ctx.Timers.at, ctx.Timers, far, 'E', data) end end)",
+    ),
+    (
+        "timer_after",
+        "local data, name = string.rep('x', 2 ^ 14 - 20), string.rep('n', 512)
+        storm(900, function() while true do pcall(ctx.Timers.after, ctx.Timers, 1e9, name, data) end end)",
+    ),
+    (
+        "timer_every",
+        "local cron = string.rep('1,', 120) .. '1 * * * *'
+        storm(900, function() while true do pcall(ctx.Timers.every, ctx.Timers, cron, 'E') end end)",
+    ),
+    ("timer_cancel", "storm(900, function() while true do ctx.Timers:cancel('x') end end)"),
+    (
+        "timer_list",
+        "for _ = 1, 60 do ctx.Timers:after(1e6, 'E', string.rep('x', 2 ^ 14 - 20)) end
+        storm(900, function() while true do ctx.Timers:list() end end)",
+    ),
 ];
 
 /// Members of `ctx` that answer at once. The others are calls of the table above.
@@ -111,6 +132,11 @@ const CALLS: &[(&str, &str)] = &[
     ("ctx.Messages.disallow", "messages_disallow"),
     ("ctx.Messages.send", "send_message"),
     ("ctx.Runtime.settenantstate", "set_tenant_state"),
+    ("ctx.Timers.after", "timer_after"),
+    ("ctx.Timers.at", "timer_at"),
+    ("ctx.Timers.cancel", "timer_cancel"),
+    ("ctx.Timers.every", "timer_every"),
+    ("ctx.Timers.list", "timer_list"),
 ];
 
 /// Answers of every size and shape.
