@@ -134,5 +134,7 @@ mod supervision_rolling;
 mod support;
 #[cfg(feature = "luau")]
 mod tenant_scale;
+#[cfg(feature = "luau")]
+mod timers;
 #[cfg(all(feature = "luau", feature = "tls"))]
 mod tls;

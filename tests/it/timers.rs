@@ -1,0 +1,270 @@
+//! Timers through real masters and workers: they come when they are due, whatever dies meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::binary::{Master, get, get_with, post, token, write};
+use crate::support::process::{eventually, signal, within, workers_of};
+use crate::support::{Random, TempDir};
+
+/// On two workers of two.
+const TENANT: &str = "guild/4194304";
+const OTHER: &str = "user/8388608";
+
+/// Makes timers, and keeps of each run when it was due and whether it came early.
+const TEMPLATE: &str = r#"
+return function(ctx)
+	local event = ctx:event()
+	local data = event.data
+	if event.name == "Set" then
+		local ids = {}
+		for number = 1, data.count do
+			local after = data.from + data.spread * number / data.count
+			table.insert(ids, ctx.Timers:after(after, "Fire", number))
+		end
+		return ids
+	elseif event.name == "Fire" then
+		local early = timestamp.now() < data.due
+		ctx.KV:update(data.timer, { "runs" }, function(old)
+			local runs = table.clone(old or {})
+			table.insert(runs, { due = data.due, early = early, number = data.data })
+			return runs
+		end)
+	elseif event.name == "Cancel" then
+		return ctx.Timers:cancel(data)
+	end
+	return #ctx.Timers:list()
+end
+"#;
+
+fn start(args: &[&str]) -> Master {
+    let folder = TempDir::new();
+    std::fs::create_dir(folder.path().join("templates")).expect("a folder");
+    write(&folder.path().join("templates"), "main.luau", TEMPLATE);
+    let templates = folder.path().join("templates").display().to_string();
+    // Not subscribed to what its timers are.
+    let events = ["--default-events", "Set,Cancel,Count"];
+    let all = [&["--templates", &templates], &events[..], args].concat();
+    let master = Master::start_in(folder, &all);
+    master.wait_ready();
+    master
+}
+
+fn ask(master: &Master, tenant: &str, event: &str, data: &Value) -> Value {
+    let (status, answer) = master.dispatch(tenant, event, &data.to_string());
+    assert_eq!(status, 200, "{event} {data}: {answer}");
+    answer
+}
+
+/// Makes so many timers that are due within `spread` seconds from `from` on; their ids.
+fn set(master: &Master, tenant: &str, count: usize, from: f64, spread: f64) -> BTreeSet<String> {
+    let data = json!({ "count": count, "from": from, "spread": spread });
+    let ids = ask(master, tenant, "Set", &data);
+    let ids: BTreeSet<String> = serde_json::from_value(ids).expect("ids");
+    assert_eq!(ids.len(), count);
+    ids
+}
+
+/// The runs of each timer.
+fn runs(master: &Master, tenant: &str) -> Option<BTreeMap<String, Vec<Value>>> {
+    let find = r#"{"op":"find","pattern":"%","scopes":["runs"]}"#;
+    let (status, body) = post(master.api(), &format!("/i/kv/{tenant}"), &token(7), find);
+    let found: Vec<Value> = serde_json::from_str(&body).ok().filter(|_| status == 200)?;
+    let run = |record: Value| {
+        let runs = record["value"].as_array().cloned().unwrap_or_default();
+        Some((record["key"].as_str()?.to_owned(), runs))
+    };
+    found.into_iter().map(run).collect()
+}
+
+/// Waits until all of them have run: none early, and repeats with the same time.
+#[track_caller]
+fn wait_all(master: &Master, tenant: &str, ids: &BTreeSet<String>) -> usize {
+    let ran = within(Duration::from_secs(120), "all have run", || {
+        runs(master, tenant)
+            .filter(|ran| ran.keys().collect::<BTreeSet<_>>() == ids.iter().collect())
+    });
+    let mut repeats = 0;
+    for (id, runs) in ran {
+        repeats += runs.len() - 1;
+        for run in &runs {
+            assert_eq!(run["early"], json!(false), "{id}: {runs:?}");
+            assert_eq!(run["due"], runs[0]["due"], "{id}: {runs:?}");
+            assert_eq!(run["number"], runs[0]["number"], "{id}: {runs:?}");
+        }
+    }
+    repeats
+}
+
+fn metric(master: &Master, line: &str) -> bool {
+    get(master.api(), "/metrics").1.contains(&format!("\n{line}\n"))
+}
+
+fn fire_and_forget(args: &[&str]) {
+    let master = start(args);
+    let ids = set(&master, TENANT, 20, 0.0, 0.5);
+    let others = set(&master, OTHER, 20, 0.0, 0.5);
+    wait_all(&master, TENANT, &ids);
+    wait_all(&master, OTHER, &others);
+    eventually("each is counted", || {
+        metric(&master, "mesophyll_timer_runs_total{outcome=\"ran\"} 40").then_some(())
+    });
+    eventually("none is left", || {
+        (ask(&master, TENANT, "Count", &Value::Null) == json!(0)).then_some(())
+    });
+    // What is far away can be seen, and taken back.
+    let far = set(&master, TENANT, 1, 3600.0, 0.0);
+    let id = far.first().expect("one");
+    let listed = master.command(&["timers", &TENANT.replace('/', ":")]);
+    assert!(listed.code() == 0 && listed.stdout[1].contains(id), "{listed:?}");
+    let (status, body) = get_with(master.api(), &format!("/i/timers/{TENANT}"), &token(7));
+    assert!(status == 200 && body.contains(id) && body.contains("\"name\":\"Fire\""), "{body}");
+    assert_eq!(ask(&master, TENANT, "Cancel", &json!(id)), json!(true));
+    assert_eq!(ask(&master, TENANT, "Cancel", &json!(id)), json!(false));
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn timers_come_to_tenants_that_subscribed_to_nothing() {
+    fire_and_forget(&[]);
+}
+
+#[test]
+fn timers_come_on_threads_of_the_master_too() {
+    fire_and_forget(&["--mode", "thread-pool"]);
+}
+
+#[test]
+fn a_ban_holds_timers_and_a_drop_keeps_them() {
+    let master = start(&[]);
+    let ban = |is_banned: bool| {
+        let body = json!({ "banned": is_banned }).to_string();
+        let (status, text) = post(master.api(), &format!("/i/ban/{TENANT}"), &token(7), &body);
+        assert!(status < 300, "{status} {text}");
+    };
+    let ids = set(&master, TENANT, 5, 1.0, 0.5);
+    ban(true);
+    eventually("it was held", || {
+        let (_, metrics) = get(master.api(), "/metrics");
+        let held = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("mesophyll_timer_runs_total{outcome=\"held\"} "));
+        held.filter(|held| *held != "0").map(drop)
+    });
+    assert_eq!(runs(&master, TENANT), Some(BTreeMap::new()));
+    ban(false);
+    let path = format!("/i/drop-tenant/{TENANT}");
+    let (status, text) = post(master.api(), &path, &token(7), "");
+    assert!(status < 300, "{status} {text}");
+    wait_all(&master, TENANT, &ids);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+/// How many timers there are; more are asked for by a variable.
+fn timers() -> usize {
+    let asked = std::env::var("MESOPHYLL_TEST_TIMERS").ok();
+    asked.and_then(|count| count.parse().ok()).unwrap_or(240)
+}
+
+/// Kills workers and masters while timers fire; `again` starts the next master.
+fn kill_at_random(seed: u64, again: impl Fn() -> Master) {
+    let mut random = Random::new(seed);
+    let tenants: Vec<String> = (1..=8).map(|number| format!("user/{}", number << 22)).collect();
+    let each = timers() / tenants.len();
+    let mut master = again();
+    let mut ids = BTreeMap::new();
+    for tenant in &tenants {
+        ids.insert(tenant.clone(), set(&master, tenant, each, 0.2, 8.0));
+    }
+    let (began, mut killed) = (Instant::now(), (0, 0));
+    while began.elapsed() < Duration::from_secs(8) {
+        let pause = Instant::now() + Duration::from_millis(200 + random.below(600));
+        eventually("the time", || (Instant::now() >= pause).then_some(()));
+        if random.below(4) == 0 || killed.1 == 0 {
+            master.running.signal(Signal::KILL);
+            drop(master);
+            master = again();
+            killed.1 += 1;
+        } else {
+            let workers = workers_of(master.pid());
+            workers.values().for_each(|pid| signal(*pid, Signal::KILL));
+            killed.0 += workers.len();
+        }
+    }
+    let repeats: usize = ids.iter().map(|(tenant, ids)| wait_all(&master, tenant, ids)).sum();
+    assert!(killed.0 > 0 && killed.1 > 0, "{killed:?}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} timers, {} workers and {} masters killed: {repeats} repeats",
+        timers(),
+        killed.0,
+        killed.1
+    );
+    eventually("none is left", || {
+        (ask(&master, &tenants[0], "Count", &Value::Null) == json!(0)).then_some(())
+    });
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn none_is_lost_over_a_file_whatever_is_killed() {
+    let kept = TempDir::new();
+    let store = format!("redb:{}", kept.path().join("timers.redb").display());
+    kill_at_random(7, || start(&["--store", &store, "--quarantine-after", "1024"]));
+}
+
+#[cfg(feature = "postgres")]
+mod over_postgres {
+    use super::*;
+    use crate::support::cluster::{place, tenants_of};
+    use crate::support::postgres::{self as server, Locale, Schema};
+
+    #[test]
+    fn none_is_lost_over_postgres_whatever_is_killed() {
+        if !server::is_there("none_is_lost_over_postgres_whatever_is_killed") {
+            return;
+        }
+        let schema = Schema::migrated(Locale::C);
+        let url = schema.url().to_owned();
+        // Each takes over from the one before, whose lease is short.
+        let started = std::cell::Cell::new(0);
+        kill_at_random(11, || {
+            started.set(started.get() + 1);
+            let name = format!("master-{}", started.get());
+            let of = ["--cluster", "timers", "--advertise", "127.0.0.1:0", "--lease", "3s"];
+            let often = ["--quarantine-after", "1024"];
+            start(&[&["--store", &url, "--name", &name], &of[..], &often].concat())
+        });
+    }
+
+    #[test]
+    fn a_master_fires_what_another_one_leaves() {
+        if !server::is_there("a_master_fires_what_another_one_leaves") {
+            return;
+        }
+        let schema = Schema::migrated(Locale::C);
+        let (one, two) = (start(&place(&schema, "one")), start(&place(&schema, "two")));
+        let (owner, other) = tenants_of(&one, &two);
+        let of_one = set(&one, &owner, 40, 0.0, 10.0);
+        let of_two = set(&one, &other, 40, 0.0, 10.0);
+        eventually("each has begun", || {
+            let has_some = |tenant| runs(&one, tenant).is_some_and(|runs| runs.len() > 2);
+            (has_some(&owner) && has_some(&other)).then_some(())
+        });
+        two.running.signal(Signal::KILL);
+        drop(two);
+        wait_all(&one, &owner, &of_one);
+        wait_all(&one, &other, &of_two);
+        // One that comes gets some of them in good order.
+        let ids = set(&one, &other, 60, 0.0, 15.0);
+        let all: BTreeSet<String> = of_two.union(&ids).cloned().collect();
+        let two = start(&place(&schema, "two"));
+        assert_eq!(wait_all(&one, &other, &all), wait_all(&two, &other, &all));
+        two.stop().0.expect(0, "");
+        one.stop().0.expect(0, "");
+    }
+}
