@@ -274,6 +274,12 @@ stress-news: ## change the shop 10,000 times while workers are killed; broadcast
 	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
 	MESOPHYLL_TEST_SHOP_CHANGES=10000 MESOPHYLL_BROADCAST_TENANTS=100000 $(USE_CXX) $(CARGO) test --release --locked --all-features --test it -- --nocapture --test-threads 1 shop::the_last_state broadcast::others_hardly
 
+.PHONY: stress-timers
+stress-timers: ## fire 100,000 timers of 1,000 tenants within a minute beside calls of others, over a file and over PostgreSQL, and 1,600 while everything is killed; ten minutes
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	MESOPHYLL_TEST_TIMER_TENANTS=1000 MESOPHYLL_TEST_TIMERS=1600 $(USE_CXX) $(CARGO) test --release --locked --all-features --test it -- --nocapture --test-threads 1 timers::
+
 # Which rows, and how long each takes: ATTACK_ONLY, ATTACK_MILLIS. As it is built for use, as much of it is about time.
 .PHONY: attack
 attack: ## attack quiet tenants with every builtin, call and answer, and fail if that costs them too much; three minutes (ATTACK_ONLY, ATTACK_MILLIS)

@@ -34,6 +34,19 @@ return function(ctx)
 			table.insert(runs, { due = data.due, early = early, number = data.data })
 			return runs
 		end)
+	elseif event.name == "SetAt" then
+		for number = 1, data.count do
+			local due = timestamp.from(data.first + data.spread * number / data.count)
+			ctx.Timers:at(due, "Light", number)
+		end
+		return data.count
+	elseif event.name == "Light" then
+		if value(data.due) and timestamp.now() < data.due then
+			ctx.KV:set(data.timer, "early", { "runs" })
+		end
+		return nil
+	elseif event.name == "Echo" then
+		return data
 	elseif event.name == "Cancel" then
 		return ctx.Timers:cancel(data)
 	end
@@ -47,7 +60,7 @@ fn start(args: &[&str]) -> Master {
     write(&folder.path().join("templates"), "main.luau", TEMPLATE);
     let templates = folder.path().join("templates").display().to_string();
     // Not subscribed to what its timers are.
-    let events = ["--default-events", "Set,Cancel,Count"];
+    let events = ["--default-events", "Set,SetAt,Light,Echo,Cancel,Count"];
     let all = [&["--templates", &templates], &events[..], args].concat();
     let master = Master::start_in(folder, &all);
     master.wait_ready();
@@ -242,6 +255,15 @@ mod over_postgres {
     }
 
     #[test]
+    fn others_notice_timers_as_they_do_dispatches() {
+        if !server::is_there("others_notice_timers_as_they_do_dispatches") {
+            return;
+        }
+        let schema = Schema::migrated(Locale::C);
+        beside(&["--store", schema.url()]);
+    }
+
+    #[test]
     fn a_master_fires_what_another_one_leaves() {
         if !server::is_there("a_master_fires_what_another_one_leaves") {
             return;
@@ -267,4 +289,111 @@ mod over_postgres {
         two.stop().0.expect(0, "");
         one.stop().0.expect(0, "");
     }
+}
+
+/// The time in ms that 99 of 100 dispatches to other tenants took at most, until it is over.
+fn p99(master: &Master, mut goes_on: impl FnMut(usize) -> bool) -> f64 {
+    let mut times = Vec::new();
+    while goes_on(times.len()) {
+        let tenant = format!("guild/{}", (times.len() as u64 % 16 + 1) << 22);
+        let begun = Instant::now();
+        assert_eq!(master.dispatch(&tenant, "Echo", "1"), (200, json!(1)));
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() * 99 / 100]
+}
+
+/// The p99 of others beside so many dispatches, evenly over this time.
+fn beside_dispatches(master: &Master, tenants: u64, each: u64, over: Duration) -> f64 {
+    const ROUND: Duration = Duration::from_millis(50);
+    let (begun, total) = (Instant::now(), tenants * each);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sent = 0;
+            while sent < total {
+                let part = begun.elapsed().as_secs_f64() / over.as_secs_f64();
+                let due = (total as f64 * part) as u64;
+                let line = |number| {
+                    let tenant = format!("user:{}", (number % tenants + 100) << 22);
+                    let data = json!({ "due": null, "data": number });
+                    json!({ "tenant": tenant, "name": "Light", "data": data }).to_string()
+                };
+                let lines: Vec<String> = (sent..due.min(total)).map(line).collect();
+                sent += lines.len() as u64;
+                if !lines.is_empty() {
+                    let path = "/i/dispatch-events";
+                    let (status, text) = post(master.api(), path, &token(7), &lines.join("\n"));
+                    assert_eq!(status, 200, "{text}");
+                }
+                let next = Instant::now() + ROUND;
+                eventually("the time", || (Instant::now() >= next).then_some(()));
+            }
+        });
+        p99(master, |_| begun.elapsed() < over)
+    })
+}
+
+/// Many timers within a time, beside dispatches to others, and then as many dispatches.
+fn beside(args: &[&str]) {
+    let asked = std::env::var("MESOPHYLL_TEST_TIMER_TENANTS").ok();
+    let tenants: u64 = asked.as_ref().map_or(20, |text| text.parse().expect("a number"));
+    let (each, over, lead) = match asked {
+        Some(_) => (100, Duration::from_secs(60), Duration::from_secs(120)),
+        None => (10, Duration::from_secs(2), Duration::from_secs(5)),
+    };
+    let master = start(args);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    let (began, first) = (Instant::now(), now + lead);
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            let master = &master;
+            scope.spawn(move || {
+                for tenant in (100..100 + tenants).filter(|tenant| tenant % 16 == thread) {
+                    let data = json!({
+                        "count": each, "first": first.as_secs_f64(), "spread": over.as_secs_f64(),
+                    });
+                    let tenant = format!("user/{}", tenant << 22);
+                    assert_eq!(ask(master, &tenant, "SetAt", &data), json!(each));
+                }
+            });
+        }
+    });
+    let took = began.elapsed();
+    assert!(took < lead, "making them took {took:?}");
+    p99(&master, |count| count < 200);
+    let alone = p99(&master, |count| count < 1000);
+    within(Duration::from_secs(600), "the time", || (began.elapsed() >= lead).then_some(()));
+    let mut count = 0;
+    let timers = p99(&master, |so_far| {
+        count = so_far;
+        began.elapsed() < lead + over
+    });
+    let total = tenants * each;
+    within(Duration::from_secs(60), "all have run", || {
+        metric(&master, &format!("mesophyll_timer_runs_total{{outcome=\"ran\"}} {total}"))
+            .then_some(())
+    });
+    let late = began.elapsed().saturating_sub(lead + over);
+    let dispatches = beside_dispatches(&master, tenants, each, over);
+    let _ = writeln!(
+        std::io::stderr(),
+        "{total} timers of {tenants} tenants within {over:.0?}, made in {took:.1?}, the last \
+         {late:.1?} after that: p99 of others {timers:.2} ms in {count} dispatches; \
+         {dispatches:.2} ms beside as many dispatches, {alone:.2} ms beside nothing"
+    );
+    for tenant in 100..100 + tenants {
+        let early = runs(&master, &format!("user/{}", tenant << 22));
+        assert_eq!(early, Some(BTreeMap::new()), "none was early");
+    }
+    // Beside other tests, and unoptimised, it says nothing.
+    if tenants >= 1000 {
+        assert!(timers <= 3.0 * dispatches, "{timers} ms instead of {dispatches} ms");
+    }
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn others_notice_timers_as_they_do_dispatches() {
+    beside(&[]);
 }
