@@ -89,7 +89,10 @@ fn a_host_runs_its_workers_and_starts_those_that_die_again() {
     let before = workers_of(first.pid());
     assert_eq!(before.keys().copied().collect::<Vec<_>>(), [0, 2]);
     signal(before[&2], Signal::KILL);
-    assert_eq!(far.master.dispatch(&guild_on(2), "ECHO", "2"), (200, json!(2)), "its successor");
+    // What reaches the dead link before its end is seen has an unknown outcome.
+    eventually("its successor answers", || {
+        (far.master.dispatch(&guild_on(2), "ECHO", "2") == (200, json!(2))).then_some(())
+    });
     assert_ne!(workers_of(first.pid())[&2], before[&2]);
     assert_eq!(workers_of(first.pid())[&0], before[&0]);
     // All of them go with their host, however it goes.
