@@ -2,7 +2,7 @@
 //! where the kernel can make it so, and is cut: no event is lost or run twice.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -41,9 +41,13 @@ end
 
 /// A namespace with one link to this one; gone when this is dropped.
 struct Namespace {
-    name: String,
-    device: String,
+    /// Locked: the addresses are for one run of this test at a time.
+    _turn: File,
 }
+
+const NAME: &str = "mesophyll-cut";
+
+const DEVICE: &str = "mesophyll-cut";
 
 fn ip(words: &str) -> Result<(), String> {
     run("ip", words)
@@ -58,24 +62,32 @@ fn run(program: &str, words: &str) -> Result<(), String> {
 
 impl Namespace {
     fn new() -> Result<Self, String> {
-        let pid = std::process::id();
-        let this = Self { name: format!("mesophyll-{pid}"), device: format!("mh{pid}") };
-        let Self { name, device } = &this;
-        ip(&format!("netns add {name}"))?;
-        ip(&format!("link add {device} type veth peer name inside netns {name}"))?;
-        ip(&format!("addr add {MASTER}/30 dev {device}"))?;
-        ip(&format!("link set {device} up"))?;
-        ip(&format!("-n {name} addr add {WORKERS}/30 dev inside"))?;
-        ip(&format!("-n {name} link set inside up"))?;
-        let slow = format!("qdisc add dev {device} root netem delay 20ms loss 1%");
+        let turn = File::create(std::env::temp_dir().join("mesophyll-cut.lock"));
+        let turn = turn.map_err(|error| format!("its lock: {error}"))?;
+        turn.lock().map_err(|error| format!("its lock: {error}"))?;
+        let this = Self { _turn: turn };
+        // What a run that was killed has left.
+        this.remove();
+        ip(&format!("netns add {NAME}"))?;
+        ip(&format!("link add {DEVICE} type veth peer name inside netns {NAME}"))?;
+        ip(&format!("addr add {MASTER}/30 dev {DEVICE}"))?;
+        ip(&format!("link set {DEVICE} up"))?;
+        ip(&format!("-n {NAME} addr add {WORKERS}/30 dev inside"))?;
+        ip(&format!("-n {NAME} link set inside up"))?;
+        let slow = format!("qdisc add dev {DEVICE} root netem delay 20ms loss 1%");
         // Many kernels have no netem; packets are lost without it, too.
         let _ = run("tc", &slow);
         Ok(this)
     }
 
+    fn remove(&self) {
+        let _ = ip(&format!("link del {DEVICE}"));
+        let _ = ip(&format!("netns del {NAME}"));
+    }
+
     fn set(&self, state: &str) {
-        ip(&format!("link set {} {state}", self.device)).expect("it is ours");
-        let shown = fs::read_to_string(format!("/sys/class/net/{}/operstate", self.device));
+        ip(&format!("link set {DEVICE} {state}")).expect("it is ours");
+        let shown = fs::read_to_string(format!("/sys/class/net/{DEVICE}/operstate"));
         assert_eq!(shown.expect("it is there").trim(), state);
     }
 
@@ -88,7 +100,7 @@ impl Namespace {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, BINARY]).args(args);
+        command.args(["netns", "exec", NAME, BINARY]).args(args);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MESOPHYLL_") {
                 command.env_remove(name);
@@ -100,8 +112,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = ip(&format!("link del {}", self.device));
-        let _ = ip(&format!("netns del {}", self.name));
+        self.remove();
     }
 }
 
