@@ -10,9 +10,10 @@ use mesophyll::store::lease::{
     ClusterLook, Coordination, HeldShards, JoinRefusal, LeaseAsk, LeaseTold, MasterId, MasterState,
     Membership,
 };
+use mesophyll::store::timers::TimerRun;
 use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
 use mesophyll::wire::data::sharding::{SHARDS, Shard, ShardSet};
-use mesophyll::wire::data::{Scopes, TenantId};
+use mesophyll::wire::data::{Scopes, TenantId, TimerOp, TimerWhen};
 use postgres::{Client, NoTls};
 
 use crate::support::db::{Typed, text};
@@ -346,6 +347,13 @@ fn a_master_that_lost_a_shard_cannot_write_its_tenants_data() {
         db.kv_get(tenant, Scopes::new(["s"]), "k").expect("read").map(|record| record.value)
     };
     assert_eq!(set(&old, tenant, "old"), Ok(()));
+    let timer = |db: &DbState, id: &str| {
+        let (id, name, when) = (id.to_owned(), "E".to_owned(), TimerWhen::After(0));
+        db.timers(tenant, TimerOp::Set { id, name, when, data: text("x") }).map(drop)
+    };
+    assert_eq!(timer(&old, "a"), Ok(()));
+    let due = old.timers_of(tenant).expect("read")[0].due;
+    let run = TimerRun { tenant, id: "a".to_owned(), due, next: None };
     assert!(matches!(set(&old, other, "never"), Err(DbError::NotOwner(_))));
     assert_eq!(old_held.refusals(), 0, "it knows by itself what it does not hold");
     // The old one is stopped for longer than its lease, and goes on without having looked.
@@ -358,11 +366,17 @@ fn a_master_that_lost_a_shard_cannot_write_its_tenants_data() {
         old.kv_delete(tenant, Scopes::new(["s"]), "k".to_owned()),
         old.set_tenant_state(tenant, &state),
         old.set_standing(tenant, Standing::Banned),
+        timer(&old, "b"),
+        old.timers(tenant, TimerOp::Cancel { id: "a".to_owned() }).map(drop),
+        old.timers_ran(std::slice::from_ref(&run)),
     ];
     for one in &refused {
         assert!(matches!(one, Err(DbError::NotOwner(_))), "{one:?}");
     }
-    assert_eq!((old_held.refusals(), new_held.refusals()), (4, 0));
+    assert_eq!((old_held.refusals(), new_held.refusals()), (7, 0));
+    assert_eq!(new.timers_of(tenant).expect("read").len(), 1);
+    assert_eq!(new.timers_ran(&[run]), Ok(()));
+    assert_eq!(new.timers_of(tenant), Ok(Vec::new()));
     assert_eq!(value(&old), Some(text("new")), "everybody reads");
     // A grant that a failover lost is given again, to another run of a master: the same epoch.
     old_held.set(a, [(shard, 2)]);

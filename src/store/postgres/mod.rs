@@ -376,7 +376,13 @@ impl Store for PostgresStore {
     fn timers_ran(&self, runs: Vec<TimerRun>) -> Result<(), DbError> {
         let fences = runs.iter().map(|run| self.held.fence(run.tenant));
         let fences = fences.filter_map(Result::transpose).collect::<Result<Vec<Fence>, _>>()?;
-        self.write(None, 64 * runs.len(), move |session| timers::ran(session, &fences, &runs))
+        let bytes = 64 * runs.len();
+        let ran = self.write(None, bytes, move |session| timers::ran(session, &fences, &runs));
+        ran.inspect_err(|error| {
+            if matches!(error, DbError::NotOwner(_)) {
+                self.held.refused();
+            }
+        })
     }
 
     fn timers_count(&self, of: &ShardSet) -> Result<u64, DbError> {
