@@ -162,6 +162,14 @@ impl Stream {
         }
     }
 
+    /// Whether what was read to its end may be cut short: over TLS a peer says that it ends.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(tls) => tls.is_cut(),
+        }
+    }
+
     /// Sends some bytes, as `send(2)` does with these flags; over TLS some of them may still wait
     /// for room: see [`Stream::flush_with`].
     ///

@@ -60,14 +60,20 @@ impl ReadHalf {
     ///
     /// Blocks: until something comes.
     fn fill(&mut self) -> io::Result<usize> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+        let len = loop {
+            if let Some(deadline) = self.deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                self.socket.set_read_timeout(Some(left))?;
             }
-            self.socket.set_read_timeout(Some(left))?;
-        }
-        let len = self.input.fill_from(&mut self.socket)?;
+            match self.input.fill_from(&mut self.socket) {
+                // What has come is no whole record yet.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                got => break got?,
+            }
+        };
         if let Some(link) = &self.link {
             link.record_received(len);
             self.stats.received_bytes.add(len as u64);
@@ -80,7 +86,13 @@ impl ReadHalf {
     /// bounds how long this takes.
     fn drain(&mut self) {
         let mut waste = [0; 4096];
-        while matches!(self.socket.read(&mut waste), Ok(len) if len > 0) {}
+        loop {
+            match self.socket.read(&mut waste) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
     }
 }
 
@@ -272,5 +284,29 @@ fn cause_of(error: Error) -> CloseCause {
         Error::Protocol(_) => CloseCause::ClosedByUs(close_code::PROTOCOL),
         Error::Utf8(_) => CloseCause::ClosedByUs(close_code::UNDECODABLE),
         other => CloseCause::Broken(other.to_string()),
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::stream::is_again;
+    use crate::net::stream::tls::tests::with_record;
+
+    #[test]
+    fn a_record_in_pieces_is_awaited_until_the_deadline() {
+        let (stream, mut peer, record) = with_record(b"hi\r\n\r\n");
+        peer.write_all(&record[..5]).expect("written");
+        let mut half = ReadHalf::with_deadline(stream, Instant::now() + Duration::from_millis(50));
+        let error = half.read(&mut [0; 9]).expect_err("it is not whole");
+        let is_over = is_again(&error) && error.kind() != io::ErrorKind::Interrupted;
+        assert!(is_over, "{error}");
+        half.clear_deadline().expect("a socket");
+        peer.write_all(&record[5..]).expect("written");
+        let mut text = [0; 6];
+        half.read_exact(&mut text).expect("it is whole");
+        assert_eq!(&text, b"hi\r\n\r\n");
     }
 }

@@ -1,6 +1,6 @@
 //! The socket of an HTTP/2 connection as `h2` wants it, and what wakes its thread.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::traffic::SocketTraffic;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_again};
 
 /// Wakes the connection's thread, from any other; from itself it is a word to go on.
 pub(super) struct Alarm {
@@ -95,13 +95,10 @@ pub(super) fn open(
 
 /// `Pending` if the socket would block: what it waits for is waited for by [`Alarm::wait`], and not
 /// by a waker.
-fn ready(mut call: impl FnMut() -> io::Result<usize>) -> Poll<io::Result<usize>> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => return Poll::Ready(other),
-        }
+fn ready(call: impl FnOnce() -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    match call() {
+        Err(error) if is_again(&error) => Poll::Pending,
+        other => Poll::Ready(other),
     }
 }
 

@@ -13,7 +13,7 @@ mod stream;
 mod traffic;
 
 use std::future::Future;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use h2::server::{Builder, Connection};
 use super::registry::{ConnectionSlot, Doing};
 use super::server::HttpShared;
 use crate::base::limits;
-use crate::net::stream::{Peer, Stream};
+use crate::net::stream::{Peer, Stream, is_again};
 use helpers::Helpers;
 use io::{Alarm, Http2Socket};
 use stream::Carrier;
@@ -142,7 +142,7 @@ fn linger(shared: &Shared, mut stream: &Stream, alarm: &Alarm) {
         }
         match stream.read(&mut unwanted) {
             Ok(1..) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => alarm.wait(Some(deadline)),
+            Err(error) if is_again(&error) => alarm.wait(Some(deadline)),
             Ok(0) | Err(_) => return,
         }
     }

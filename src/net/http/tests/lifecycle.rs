@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_millis(500);
 
 /// Sends a byte now and then until the server has had enough: a server whose timeouts are per read
 /// never has.
-fn dribble(stream: &Stream, byte: u8) {
+pub(super) fn dribble(stream: &Stream, byte: u8) {
     let mut stream = stream.try_clone().expect("a descriptor");
     let deadline = soon();
     loop {

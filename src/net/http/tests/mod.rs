@@ -9,3 +9,5 @@ mod framing;
 mod http2;
 mod lifecycle;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 pub(super) use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, HttpServer, RequestHead, Response};
 use crate::net::stream::Stream;
+use crate::net::stream::tls::TlsServer;
 
 /// Bytes of the answer to `/big`: more than the sockets' buffers hold.
 pub(super) const BIG_BYTES: usize = 16 * 1024 * 1024;
@@ -131,12 +132,17 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn serve(limits: HttpLimits) -> Fixture {
+    serve_over(None, limits)
+}
+
+pub(super) fn serve_over(tls: Option<Arc<TlsServer>>, limits: HttpLimits) -> Fixture {
     let (entered_tx, entered_rx) = unbounded();
     let (go_tx, go_rx) = bounded(64);
     let (upgraded_tx, upgraded_rx) = unbounded();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let handler = Arc::new(Paths { entered_tx, go_rx, upgraded_tx });
-    let server = HttpServer::start(listener, "test", limits, handler).expect("the server starts");
+    let server = HttpServer::start_over(listener, tls, "test", limits, handler);
+    let server = server.expect("the server starts");
     Fixture { server, entered_rx, go_tx, upgraded_rx }
 }
 

@@ -193,4 +193,4 @@ pub fn names(certificate: &[u8], name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -40,6 +40,8 @@ struct TlsInput {
     read: usize,
     /// The peer has said that nothing more comes.
     is_at_end: bool,
+    /// It has ended, and the peer had not said so.
+    is_cut: bool,
 }
 
 /// What has been encrypted and has not left.
@@ -82,7 +84,8 @@ impl TlsStream {
         socket.set_read_timeout(None)?;
         socket.set_write_timeout(None)?;
         let cipher = vec![0; READ_BYTES].into_boxed_slice();
-        let mut input = TlsInput { cipher, plain: Vec::new(), read: 0, is_at_end: false };
+        let mut input =
+            TlsInput { cipher, plain: Vec::new(), read: 0, is_at_end: false, is_cut: false };
         // What came with the end of the handshake.
         take_plain(&mut input.plain, &mut session)?;
         let (input, output) = (Lock::new(input), Lock::default());
@@ -103,48 +106,59 @@ impl TlsStream {
     /// Reads what has come; 0 is the end.
     ///
     /// # Blocks
-    /// As the socket does, and on nothing else but a moment's computing.
+    /// As one read of the socket does, and on nothing else but a moment's computing.
     ///
     /// # Errors
-    /// `InvalidData` if what came is no TLS, else what the socket says.
+    /// `Interrupted` if what came is no whole record yet: a peer that sends one byte by byte does
+    /// not keep the caller from its clock. `InvalidData` if it is no TLS, else what the socket says.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut input = self.input.lock();
-        loop {
-            let got = input.give(buffer);
-            if got > 0 || input.is_at_end || buffer.is_empty() {
-                return Ok(got);
-            }
-            let input = &mut *input;
-            let read = (&*self.socket).read(&mut input.cipher)?;
-            // Without a close_notify it ends as well: what is above says when it is whole.
-            input.is_at_end = read == 0;
-            let wants_write = {
-                let mut session = self.session.lock();
-                let mut bytes = &input.cipher[..read];
-                while !bytes.is_empty() {
-                    // After a close_notify it takes nothing: the peer's last word was said.
-                    if session.read_tls(&mut bytes)? == 0 {
-                        input.is_at_end = true;
-                        break;
-                    }
-                    let state = session.process_new_packets();
-                    let state =
-                        state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
-                    input.is_at_end |= state.as_ref().is_ok_and(|state| state.peer_has_closed());
-                    if let Err(error) = state {
-                        drop(session);
-                        self.answer();
-                        return Err(error);
-                    }
-                    // All of it, or the next round would find no room.
-                    take_plain(&mut input.plain, &mut session)?;
-                }
-                session.wants_write()
-            };
-            if wants_write {
-                self.answer();
-            }
+        let got = input.give(buffer);
+        if got > 0 || input.is_at_end || buffer.is_empty() {
+            return Ok(got);
         }
+        self.fill(&mut input)?;
+        let got = input.give(buffer);
+        if got > 0 || input.is_at_end { Ok(got) } else { Err(ErrorKind::Interrupted.into()) }
+    }
+
+    /// Whether what was read ended without the peer having said that it would: it may be cut short.
+    pub fn is_cut(&self) -> bool {
+        self.input.lock().is_cut
+    }
+
+    /// Reads the socket once, and decrypts what came.
+    fn fill(&self, input: &mut TlsInput) -> io::Result<()> {
+        let read = (&*self.socket).read(&mut input.cipher)?;
+        // Without a close_notify it ends as well: what is above says when it is whole.
+        input.is_cut = read == 0;
+        input.is_at_end = input.is_cut;
+        let wants_write = {
+            let mut session = self.session.lock();
+            let mut bytes = &input.cipher[..read];
+            while !bytes.is_empty() {
+                // After a close_notify it takes nothing: the peer's last word was said.
+                if session.read_tls(&mut bytes)? == 0 {
+                    input.is_at_end = true;
+                    break;
+                }
+                let state = session.process_new_packets();
+                let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+                input.is_at_end |= state.as_ref().is_ok_and(|state| state.peer_has_closed());
+                if let Err(error) = state {
+                    drop(session);
+                    self.answer();
+                    return Err(error);
+                }
+                // All of it, or the next round would find no room.
+                take_plain(&mut input.plain, &mut session)?;
+            }
+            session.wants_write()
+        };
+        if wants_write {
+            self.answer();
+        }
+        Ok(())
     }
 
     /// Sends what the protocol itself has to say, such as the answer to a change of keys, as far as

@@ -13,12 +13,12 @@ use crate::base::thread::spawn;
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
 
 /// The files of a certificate, whose key is its owner's only.
-struct Files {
+pub(crate) struct Files {
     folder: PathBuf,
 }
 
 impl Files {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder =
             std::env::temp_dir().join(format!("mesophyll-tls-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
@@ -26,7 +26,7 @@ impl Files {
         Self { folder }
     }
 
-    fn of(&self, name: &str) -> CertificateFiles {
+    pub(crate) fn of(&self, name: &str) -> CertificateFiles {
         let [certificate, key] =
             ["pem", "key"].map(|kind| self.folder.join(format!("used.{kind}")));
         fs::copy(format!("{DATA}/{name}.pem"), &certificate).expect("a copy");
@@ -42,7 +42,7 @@ impl Drop for Files {
     }
 }
 
-fn ca(name: &str) -> PathBuf {
+pub(crate) fn ca(name: &str) -> PathBuf {
     PathBuf::from(format!("{DATA}/{name}.pem"))
 }
 
@@ -229,15 +229,55 @@ fn by_hand() -> (Stream, TcpStream, ClientConnection) {
     (accepted.expect("accepted"), socket, session)
 }
 
+fn records(session: &mut ClientConnection) -> Vec<u8> {
+    let mut records = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut records).expect("encrypted");
+    }
+    records
+}
+
+/// A server's end, and what its peer is to send: a record with this text.
+pub(crate) fn with_record(text: &[u8]) -> (Stream, TcpStream, Vec<u8>) {
+    let (server, socket, mut session) = by_hand();
+    session.writer().write_all(text).expect("taken");
+    (server, socket, records(&mut session))
+}
+
+#[test]
+fn a_reader_sees_its_clock_between_the_bytes_of_a_record() {
+    let (server, mut socket, record) = with_record(b"hello");
+    let (last, first) = record.split_last().expect("a record");
+    server.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    for byte in first {
+        socket.write_all(&[*byte]).expect("written");
+        let error = (&server).read(&mut [0]).expect_err("no text yet");
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+    }
+    let nothing = (&server).read(&mut [0]).expect_err("nothing came");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    socket.write_all(&[*last]).expect("written");
+    assert_eq!((&server).read(&mut [0; 9]).expect("it is whole"), 5);
+}
+
+#[test]
+fn an_end_that_was_not_said_is_a_cut() {
+    let (server, mut socket, mut session) = by_hand();
+    session.send_close_notify();
+    socket.write_all(&records(&mut session)).expect("written");
+    assert_eq!(((&server).read(&mut [0]).expect("the end"), server.is_cut()), (0, false));
+    let (server, socket, _session) = by_hand();
+    assert!(!server.is_cut());
+    drop(socket);
+    assert_eq!(((&server).read(&mut [0]).expect("an end"), server.is_cut()), (0, true));
+}
+
 #[test]
 fn what_comes_behind_the_end_is_dropped() {
     let (server, mut socket, mut session) = by_hand();
     session.writer().write_all(b"the last").expect("taken");
     session.send_close_notify();
-    let mut records = Vec::new();
-    while session.wants_write() {
-        session.write_tls(&mut records).expect("encrypted");
-    }
+    let mut records = records(&mut session);
     records.extend([0x17; 9_000]);
     socket.write_all(&records).expect("written");
     let (done, ended) = mpsc::channel();
