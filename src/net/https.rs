@@ -2,7 +2,7 @@
 //!
 //! Runs on the thread that asks. Deadlines are ureq's.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -103,7 +103,14 @@ impl Transport for TlsTransport {
         let got = until(deadline, timeout, |left| {
             stream.set_read_timeout(Some(left))?;
             (&**stream).read(input)
-        })?;
+        });
+        let got = match got {
+            Err(Error::Io(error)) if is_break(error.kind()) => return Err(cut_off()),
+            got => got?,
+        };
+        if got == 0 && stream.is_cut() {
+            return Err(cut_off());
+        }
         self.buffers.input_appended(got);
         Ok(got > 0)
     }
@@ -111,6 +118,16 @@ impl Transport for TlsTransport {
     fn is_open(&mut self) -> bool {
         !self.stream.is_at_end()
     }
+}
+
+fn is_break(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted)
+}
+
+/// An answer may be as long as its connection, and ureq takes any break for the end of that: of one
+/// over TLS it is known that the rest is missing.
+fn cut_off() -> Error {
+    io::Error::new(ErrorKind::InvalidData, "the answer was cut off").into()
 }
 
 /// Tries again until something comes of it, or the deadline.
@@ -141,3 +158,6 @@ fn deadline(timeout: NextTimeout) -> Result<Instant, Error> {
     }
     Ok(Instant::now() + left)
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests;

@@ -110,7 +110,8 @@ impl TlsStream {
     ///
     /// # Errors
     /// `Interrupted` if what came is no whole record yet: a peer that sends one byte by byte does
-    /// not keep the caller from its clock. `InvalidData` if it is no TLS, else what the socket says.
+    /// not keep the caller from its clock. `InvalidData` if it is no TLS, else what the socket
+    /// says.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut input = self.input.lock();
         let got = input.give(buffer);
