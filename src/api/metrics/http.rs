@@ -60,6 +60,11 @@ pub(super) fn show(exposition: &mut Exposition, statuses: &Statuses, servers: &S
         "Connections that were refused, as every place was busy.",
         &|stats| stats.refused,
     );
+    count(
+        "mesophyll_http_handshakes_failed_total",
+        "Connections that ended before there was TLS on them.",
+        &|stats| stats.handshakes_failed,
+    );
     count("mesophyll_http_requests_total", "Requests that reached a handler.", &|stats| {
         stats.requests
     });

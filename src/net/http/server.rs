@@ -27,6 +27,7 @@ use crate::base::limits;
 use crate::base::metrics::Counter;
 use crate::base::sync::{CountedPermit, Lock};
 use crate::base::thread::{self, OwnedThread};
+use crate::base::throttle::Throttle;
 use crate::net::stream::tls::TlsServer;
 use crate::net::stream::{Peer, Stream};
 
@@ -120,6 +121,7 @@ pub(super) struct HttpShared {
     name: String,
     pub(super) limits: HttpLimits,
     tls: Option<Arc<TlsServer>>,
+    no_tls: Throttle,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) registry: Registry,
     pub(super) counters: Counters,
@@ -194,8 +196,13 @@ impl HttpShared {
         match tls.accept(stream, Instant::now() + self.limits.head_timeout) {
             Ok(stream) => Some(Arc::new(stream)),
             Err(error) => {
-                log::debug!("{}: no TLS with {peer}: {error}", self.name);
                 self.counters.handshakes_failed.inc();
+                if let Some(count) = self.no_tls.record(Instant::now()) {
+                    log::info!(
+                        "{}: {count} connections without TLS, the last of {peer}: {error}",
+                        self.name
+                    );
+                }
                 None
             }
         }
@@ -270,6 +277,7 @@ impl HttpServer {
             name,
             limits,
             tls,
+            no_tls: Throttle::default(),
             handler,
             registry,
             counters,
