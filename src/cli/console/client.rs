@@ -41,6 +41,8 @@ pub(in crate::cli) const DATA_DEADLINE: Duration = Duration::from_secs(25);
 pub(in crate::cli) struct ApiClient {
     agent: ureq::Agent,
     base: String,
+    /// The address as an option names it.
+    shown: String,
     authorization: String,
 }
 
@@ -69,6 +71,7 @@ impl ApiClient {
     /// A client from the command's options; `deadline` is that of the requests it is made for.
     pub(in crate::cli) fn new(args: &Args, deadline: Duration) -> Result<Self, CliError> {
         let (api, tls) = config::tls::api_of_client(args, "127.0.0.1:7451")?;
+        let shown = format!("{}{api}", if tls.is_some() { "tls:" } else { "http://" });
         let tls = tls.map(|tls| tls.read()).transpose();
         let tls = tls.map_err(|error| CliError::config(format!("--tls-ca: {error}")))?;
         let config = ureq::Agent::config_builder()
@@ -79,7 +82,7 @@ impl ApiClient {
             .build();
         let (base, authorization) = (format!("http://{api}"), format!("Internal {}", token(args)?));
         let agent = https::agent(config, tls, DefaultResolver::default());
-        Ok(Self { agent, base, authorization })
+        Ok(Self { agent, base, shown, authorization })
     }
 
     /// Gets what is there.
@@ -182,9 +185,9 @@ impl ApiClient {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
-        let base = &self.base;
+        let shown = &self.shown;
         CliError::failed(format!(
-            "no answer from {base}: {error}; is a master running there? --api says where"
+            "no answer from {shown}: {error}; is a master running there? --api says where"
         ))
         .passing()
     }
