@@ -250,12 +250,13 @@ impl Master {
         Ok(master)
     }
 
-    /// Uses what the files of its ports' certificates hold now, if they have changed.
+    /// Uses what the files of its ports' certificates hold now, if they have changed; an operator
+    /// who asks for it is told what is wrong with them each time.
     ///
     /// # Blocks
     /// On the files.
-    pub fn look_at_certificates(&self) {
-        self.certificates.look();
+    pub fn look_at_certificates(&self, is_asked: bool) {
+        self.certificates.look(is_asked);
     }
 
     /// Checks what a start with this configuration would, as far as that goes without opening the

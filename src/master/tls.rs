@@ -24,6 +24,8 @@ pub(super) struct PortCertificates {
     /// Of other masters, whose APIs are as this one's is.
     pub(super) peers: Option<TlsClient>,
     warned: Lock<Option<Instant>>,
+    /// What was wrong at the last look.
+    failed: Lock<Vec<String>>,
 }
 
 impl PortCertificates {
@@ -47,7 +49,7 @@ impl PortCertificates {
             let text = "--api-tls: with --cluster it needs --tls-ca, the authority of the others";
             return Err(MasterError::Config(text.to_owned()));
         }
-        Ok(Self { listen, api, peers, warned: Lock::default() })
+        Ok(Self { listen, api, peers, warned: Lock::default(), failed: Lock::default() })
     }
 
     fn each(&self) -> impl Iterator<Item = (&'static str, &Arc<TlsServer>)> {
@@ -61,19 +63,24 @@ impl PortCertificates {
     }
 
     /// Uses what the files hold now for new connections. What cannot be used is said, and what was
-    /// used is used on.
+    /// used is used on; the same is said again only if an operator has asked for the look.
     ///
     /// # Blocks
     /// On the files.
-    pub(super) fn look(&self) {
+    pub(super) fn look(&self, is_asked: bool) {
+        let mut failed = Vec::new();
         for (port, server) in self.each() {
             match server.reload() {
                 Ok(false) => {}
                 Ok(true) => log::info!("{port}: the certificate was read anew: {}", server.files()),
                 Err(error) => {
-                    log::warn!("{port}: the certificate before is used on: {error}");
+                    failed.push(format!("{port}: the certificate before is used on: {error}"));
                 }
             }
+        }
+        let before = std::mem::replace(&mut *self.failed.lock(), failed.clone());
+        for line in failed.iter().filter(|line| is_asked || !before.contains(line)) {
+            log::warn!("{line}");
         }
         self.warn_of_ends();
     }

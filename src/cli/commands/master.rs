@@ -141,7 +141,7 @@ fn wait(
         select! {
             recv(signals.received_rx()) -> signal => match signal {
                 Ok(ProcessSignal::HangUp) => {
-                    master.look_at_certificates();
+                    master.look_at_certificates(true);
                     roll(master.operator(), service);
                 }
                 Ok(signal) => {
@@ -160,7 +160,7 @@ fn wait(
                     return Err(why.into());
                 }
             },
-            recv(certificates_rx) -> _ => master.look_at_certificates(),
+            recv(certificates_rx) -> _ => master.look_at_certificates(false),
             recv(look_rx) -> _ => {}
         }
     }

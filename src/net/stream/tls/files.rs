@@ -79,11 +79,17 @@ impl CertificateFiles {
         Ok(Identity { chain, key })
     }
 
-    /// What tells that either has been written anew.
-    pub(super) fn stamp(&self) -> Option<[FileStamp; 2]> {
-        Some([FileStamp::of(&self.certificate)?, FileStamp::of(&self.key)?])
-    }
 }
+
+/// What tells that one of a certificate's files or that of an authority has been written anew.
+pub(super) fn stamp(files: Option<&CertificateFiles>, ca: Option<&Path>) -> FileStamps {
+    let of = |path: Option<&Path>| path.and_then(FileStamp::of);
+    let (certificate, key) = files.map(|files| (&*files.certificate, &*files.key)).unzip();
+    [of(certificate), of(key), of(ca)]
+}
+
+/// Of a certificate, its key and an authority; `None`: there is no such file.
+pub(super) type FileStamps = [Option<FileStamp>; 3];
 
 /// The authorities of a file.
 pub(super) fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
@@ -104,8 +110,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let bytes = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
-    if bytes > FILE_MAX_BYTES {
+    let data = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    // Reading a pipe would wait for what writes to it.
+    if !data.is_file() {
+        return Err(TlsError(format!("{}: it is no plain file", path.display())));
+    }
+    if data.len() > FILE_MAX_BYTES {
         return Err(TlsError(format!("{}: it is too large to be one of PEM", path.display())));
     }
     fs::read(path).map_err(|error| unreadable(path, &error))

@@ -7,6 +7,7 @@ mod expiry;
 mod files;
 mod session;
 mod trust;
+mod words;
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -16,12 +17,12 @@ use std::time::Instant;
 
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
-use self::files::FileStamp;
+use self::files::FileStamps;
 pub use self::files::{CertificateFiles, TlsError};
 pub use self::session::TlsStream;
 pub use self::trust::{PeerTrust, client_config};
@@ -45,7 +46,7 @@ pub struct TlsServer {
 
 struct UsedCertificate {
     config: Arc<ServerConfig>,
-    stamp: Option<[FileStamp; 2]>,
+    stamp: FileStamps,
 }
 
 impl std::fmt::Debug for TlsServer {
@@ -61,7 +62,7 @@ impl TlsServer {
     /// # Errors
     /// A file cannot be read or used, or others can read the key.
     pub fn new(files: CertificateFiles, client_ca: Option<&Path>) -> Result<Self, TlsError> {
-        let stamp = files.stamp();
+        let stamp = files::stamp(Some(&files), client_ca);
         let (config, not_after) = server_config(&files, client_ca)?;
         let used = Lock::new(UsedCertificate { config, stamp });
         let (client_ca, not_after) = (client_ca.map(Path::to_owned), AtomicI64::new(not_after));
@@ -85,14 +86,19 @@ impl TlsServer {
     /// Uses what the files hold now, for connections to come; says whether that is something else.
     ///
     /// # Errors
-    /// They cannot be used, for example as only one of them has been written yet: what was used is
-    /// used on.
+    /// They cannot be used, for example as only one of them has been written yet, or as they have
+    /// ended and what was used has not: that is used on.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let stamp = self.files.stamp();
-        if stamp.is_some() && stamp == self.used.lock().stamp {
+        let client_ca = self.client_ca.as_deref();
+        let stamp = files::stamp(Some(&self.files), client_ca);
+        if stamp == self.used.lock().stamp {
             return Ok(false);
         }
-        let (config, not_after) = server_config(&self.files, self.client_ca.as_deref())?;
+        let (config, not_after) = server_config(&self.files, client_ca)?;
+        if has_ended(not_after) && !has_ended(self.not_after()) {
+            let path = self.files.certificate.display();
+            return Err(TlsError(format!("{path}: this certificate has ended already")));
+        }
         *self.used.lock() = UsedCertificate { config, stamp };
         self.not_after.store(not_after, Ordering::Relaxed);
         Ok(true)
@@ -107,6 +113,10 @@ impl TlsServer {
     pub fn files(&self) -> &CertificateFiles {
         &self.files
     }
+}
+
+fn has_ended(not_after: i64) -> bool {
+    not_after < UnixTime::now().as_secs() as i64
 }
 
 fn server_config(
@@ -130,7 +140,7 @@ fn server_config(
         }
     };
     let config = builder.with_single_cert(identity.chain, identity.key);
-    let mut config = config.map_err(|error| TlsError(format!("{files}: {error}")))?;
+    let mut config = config.map_err(|error| TlsError(format!("{files}: {}", words::of(&error))))?;
     // What comes unasked makes a connection that is not used look as if it could not be.
     config.send_tls13_tickets = 0;
     #[cfg(feature = "http2")]

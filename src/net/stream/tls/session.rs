@@ -14,6 +14,7 @@ use rustix::net::{SendFlags, send};
 use rustls::Connection;
 
 use crate::base::sync::Lock;
+use super::words;
 use crate::net::stream::Stream;
 
 /// What is read of the socket at once: two records.
@@ -73,7 +74,7 @@ impl TlsStream {
     ) -> io::Result<Self> {
         // What waits to be sent is bounded by what is above.
         session.set_buffer_limit(None);
-        let done = exchange(&socket, &mut session, deadline);
+        let done = exchange(&socket, &mut session, deadline).map_err(words::in_place);
         if done.is_err() && session.wants_write() {
             // The peer is told why, if there is room.
             let mut alert = Vec::new();
@@ -144,7 +145,7 @@ impl TlsStream {
                     break;
                 }
                 let state = session.process_new_packets();
-                let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+                let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, words::of(&error)));
                 input.is_at_end |= state.as_ref().is_ok_and(|state| state.peer_has_closed());
                 if let Err(error) = state {
                     drop(session);

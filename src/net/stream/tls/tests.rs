@@ -108,9 +108,9 @@ fn what_is_written_is_read_at_the_other_end() {
 fn who_is_not_to_be_trusted_is_not() {
     for (certificate, authority, host, says) in [
         ("expired", "authority", "localhost", "expired"),
-        ("elsewhere", "authority", "localhost", "not valid for name"),
-        ("untrusted", "authority", "localhost", "UnknownIssuer"),
-        ("master", "stranger", "localhost", "UnknownIssuer"),
+        ("elsewhere", "authority", "localhost", "not valid for the name"),
+        ("untrusted", "authority", "localhost", "of no trusted authority"),
+        ("master", "stranger", "localhost", "of no trusted authority"),
     ] {
         let (accepted, connected) = shake(server(certificate, None), &client(authority), host);
         let error = connected.expect_err(certificate);
@@ -363,4 +363,45 @@ fn the_end_of_a_certificate_is_read_and_garbage_is_none() {
         broken[at] ^= 0xff;
         let _ = expiry::not_after(&broken);
     }
+}
+
+#[test]
+fn an_authority_that_is_replaced_is_trusted_no_more() {
+    let folder = Files::new("authorities");
+    let trusted = folder.folder.join("ca.pem");
+    fs::copy(ca("authority"), &trusted).expect("a copy");
+    let server = TlsServer::new(folder.of("master"), Some(&trusted)).expect("a server");
+    assert!(!server.reload().expect("nothing changed"));
+    fs::copy(ca("stranger"), &trusted).expect("another authority");
+    assert!(server.reload().expect("it is read"));
+    let shows = Files::new("shows-withdrawn");
+    let client = TlsClient::new(&ca("authority"), Some(&shows.of("worker-0"))).expect("a client");
+    let (accepted, _) = shake(server, &client, "localhost");
+    let error = accepted.expect_err("its authority was withdrawn").to_string();
+    assert!(error.contains("of no trusted authority"), "{error}");
+}
+
+#[test]
+fn a_pair_that_has_ended_replaces_none_that_has_not() {
+    let folder = Files::new("ended");
+    let server = TlsServer::new(folder.of("master"), None).expect("a server");
+    let first = server.not_after();
+    folder.of("expired");
+    let error = server.reload().expect_err("it has ended").to_string();
+    assert!(error.contains("has ended already"), "{error}");
+    assert_eq!(server.not_after(), first);
+    folder.of("renewed");
+    assert!(server.reload().expect("another that has not"));
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let folder = Files::new("pipe");
+    let files = folder.of("master");
+    fs::remove_file(&files.key).expect("removed");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let (kind, at) = (rustix::fs::FileType::Fifo, rustix::fs::CWD);
+    rustix::fs::mknodat(at, &files.key, kind, mode, 0).expect("a pipe");
+    let error = TlsServer::new(files, None).expect_err("a pipe").to_string();
+    assert!(error.contains("no plain file"), "{error}");
 }

@@ -12,7 +12,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::files::{self, CertificateFiles, TlsError};
-use super::provider;
+use super::{provider, words};
 
 /// Which certificates a client takes for its peer's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ fn with_files(
             let identity = files.read()?;
             builder
                 .with_client_auth_cert(identity.chain, identity.key)
-                .map_err(|error| TlsError(format!("{files}: {error}")))?
+                .map_err(|error| TlsError(format!("{files}: {}", words::of(&error))))?
         }
     };
     // As decision 0042 has it, also if the peer offers one.
