@@ -4,6 +4,7 @@
 //! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit
 //! codes.
 
+mod certificate_ends;
 mod cluster;
 pub mod config;
 mod figures;
@@ -40,6 +41,7 @@ use crate::pool::{
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::wire::data::SandboxMode;
+pub use certificate_ends::{CertificateEnds, seconds_now};
 use figures::Layers;
 #[cfg(feature = "worker")]
 pub use threads::{MadeRuntime, MakeRuntime, threads};
@@ -251,7 +253,7 @@ impl Master {
     }
 
     /// Uses what the files of its ports' certificates hold now, if they have changed; an operator
-    /// who asks for it is told what is wrong with them each time.
+    /// that asks for it is told what is wrong with them each time.
     ///
     /// # Blocks
     /// On the files.

@@ -2,17 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::MasterError;
+use super::certificate_ends::CertificateEnds;
 use super::config::PoolConfig;
 use crate::base::sync::Lock;
 use crate::net::stream::tls::{CertificateFiles, TlsClient, TlsServer};
-
-/// From so long before a certificate's end on it is said every day.
-const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
-
-const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the ports of a master show, by their names in metrics.
 #[derive(Debug, Default)]
@@ -23,7 +18,7 @@ pub(super) struct PortCertificates {
     pub(super) api: Option<Arc<TlsServer>>,
     /// Of other masters, whose APIs are as this one's is.
     pub(super) peers: Option<TlsClient>,
-    warned: Lock<Option<Instant>>,
+    ends: CertificateEnds,
     /// What was wrong at the last look.
     failed: Lock<Vec<String>>,
 }
@@ -49,7 +44,7 @@ impl PortCertificates {
             let text = "--api-tls: with --cluster it needs --tls-ca, the authority of the others";
             return Err(MasterError::Config(text.to_owned()));
         }
-        Ok(Self { listen, api, peers, warned: Lock::default(), failed: Lock::default() })
+        Ok(Self { listen, api, peers, ends: CertificateEnds::default(), failed: Lock::default() })
     }
 
     fn each(&self) -> impl Iterator<Item = (&'static str, &Arc<TlsServer>)> {
@@ -82,30 +77,7 @@ impl PortCertificates {
         for line in failed.iter().filter(|line| is_asked || !before.contains(line)) {
             log::warn!("{line}");
         }
-        self.warn_of_ends();
-    }
-
-    fn warn_of_ends(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let near: Vec<_> = self
-            .not_after()
-            .into_iter()
-            .filter(|(_, at)| at.saturating_sub(now) < WARN_BEFORE.as_secs() as i64)
-            .collect();
-        let mut warned = self.warned.lock();
-        if near.is_empty() || warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
-            return;
-        }
-        *warned = Some(Instant::now());
-        for (port, at) in near {
-            let hours = at.saturating_sub(now) / 3600;
-            if hours < 0 {
-                log::error!("{port}: the certificate ended {} hours ago", -hours);
-            } else {
-                log::warn!("{port}: the certificate ends in {hours} hours");
-            }
-        }
+        self.ends.warn(&self.not_after());
     }
 }
 

@@ -159,5 +159,6 @@ fn deadline(timeout: NextTimeout) -> Result<Instant, Error> {
     Ok(Instant::now() + left)
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(feature = "tls")]
+#[cfg(test)]
 mod tests;

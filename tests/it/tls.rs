@@ -229,3 +229,18 @@ fn options_that_make_no_sense_are_refused() {
     let check = ["master", "--check-config", "--store", "memory:", "--listen-tls", &files];
     run(&check).expect(3, "others can read this key");
 }
+
+#[test]
+fn a_worker_shows_the_certificate_that_its_files_hold() {
+    let secure = SecureMaster::start();
+    let files = certificate_as(&secure.folder, "untrusted", "shown");
+    let tls = ["--sandbox", "off", "--tls-ca", &ca("authority"), "--tls-cert", &files];
+    let worker = secure.worker_with(&tls);
+    worker.wait_stderr("master tls:");
+    certificate_as(&secure.folder, "worker-0", "shown");
+    secure.wait_ready();
+    // Its database client has another connection.
+    assert_eq!(secure.dispatch("COUNT", "null"), 1);
+    drop(worker);
+    assert_eq!(secure.master.stop().0.code(), 0);
+}

@@ -4,6 +4,8 @@
 //! when the master refuses it.
 
 #[cfg(feature = "luau")]
+mod certificate;
+#[cfg(feature = "luau")]
 mod confine;
 #[cfg(feature = "luau")]
 mod serve;

@@ -287,7 +287,8 @@ fn cause_of(error: Error) -> CloseCause {
     }
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(feature = "tls")]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

@@ -118,6 +118,14 @@ impl TlsClient {
         Err(TlsError(()))
     }
 
+    pub fn not_after(&self) -> Option<i64> {
+        match *self {}
+    }
+
+    pub fn is_outdated(&self) -> bool {
+        match *self {}
+    }
+
     pub fn connect(&self, _: Arc<Stream>, _: &str, _: Instant) -> io::Result<Stream> {
         match *self {}
     }

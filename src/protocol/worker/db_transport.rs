@@ -22,6 +22,7 @@ use super::dial::Dial;
 use crate::base::limits::{
     DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
 };
+use crate::base::throttle::Throttle;
 use crate::net::broker::Ask;
 use crate::net::lookup::Lookup;
 use crate::net::stream::{Stream, is_again};
@@ -41,11 +42,25 @@ pub(super) fn lookup(master: &Dial) -> Lookup {
 #[derive(Debug)]
 pub(super) struct DbConnector {
     master: Dial,
+    refusals: Arc<TlsRefusals>,
+}
+
+/// Says that there is no TLS with the master: without it a caller learns only that the master
+/// cannot be reached.
+#[derive(Debug, Default)]
+struct TlsRefusals(Throttle);
+
+impl TlsRefusals {
+    fn record(&self, error: &io::Error) {
+        if let Some(count) = self.0.record(Instant::now()) {
+            log::error!("{count} times no connection to the master's database: {error}");
+        }
+    }
 }
 
 impl DbConnector {
     pub(super) fn new(master: &Dial) -> Self {
-        Self { master: master.clone() }
+        Self { master: master.clone(), refusals: Arc::default() }
     }
 
     fn open(&self, addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, Error> {
@@ -60,6 +75,10 @@ impl DbConnector {
             _ => return connect_any(addresses, deadline).map(Into::into),
         };
         stream.map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => {
+                self.refusals.record(&error);
+                Error::ConnectionFailed
+            }
             ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
             ErrorKind::ResourceBusy => error.into(),
             // With any other error nothing was sent.
@@ -84,6 +103,7 @@ impl Connector<()> for DbConnector {
         let buffers = DbBuffers::default();
         Ok(Some(DbConnection {
             stream,
+            refusals: self.refusals.clone(),
             buffers,
             outgoing: Vec::new(),
             read_armed: None,
@@ -116,6 +136,7 @@ fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream,
 pub(super) struct DbConnection {
     /// Shared, weakly, with the client, which may shut it down.
     stream: Arc<Stream>,
+    refusals: Arc<TlsRefusals>,
     buffers: DbBuffers,
     /// What is to be sent with what comes next.
     outgoing: Vec<u8>,
@@ -184,7 +205,13 @@ impl Transport for DbConnection {
                     return Ok(got > 0);
                 }
                 Err(error) if is_again(&error) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // With TLS 1.3 a refused certificate is told with the first answer.
+                    if error.kind() == ErrorKind::InvalidData {
+                        self.refusals.record(&error);
+                    }
+                    return Err(error.into());
+                }
             }
         }
     }

@@ -43,6 +43,11 @@ impl Dial {
         matches!(self, Dial::Tls(..))
     }
 
+    /// What is trusted and shown on it, over TLS.
+    pub fn tls(&self) -> Option<&TlsClient> {
+        if let Dial::Tls(_, client) = self { Some(client) } else { None }
+    }
+
     /// Makes of a connection what the way asks for.
     ///
     /// # Blocks

@@ -11,7 +11,9 @@ use crate::net::lifeline::Sign;
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient, Outbox};
+use crate::wire::data::SandboxMode;
 
+use super::certificate::OwnCertificate;
 use super::confine::{config_error, confine, dial};
 use super::token;
 use crate::cli::CliError;
@@ -23,6 +25,9 @@ use crate::cli::parse::environment;
 
 /// How often a hosted worker says that it lives.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it looks at its certificate.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves the master until something ends the worker.
 ///
@@ -64,6 +69,7 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     // All that needs more than the sandbox leaves stands, and no code of a tenant was loaded yet.
     let (sandbox, missing) = confined.seal().map_err(config_error)?;
     missing.iter().for_each(|what| log::info!("sandbox: {what}"));
+    let certificate = OwnCertificate::new(dial.tls());
     let client = ClientConfig {
         master: dial,
         worker_id: config.id,
@@ -75,7 +81,7 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
         outbox,
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(config_error)?;
-    let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
+    let ended = wait(&client, &signals, &lifeline, &broken_rx, config, &certificate);
     // An executor that hangs may be why it is to end.
     let _last_grace = LastGrace::begin();
     // First what others may be waiting in: a database call must not hold up the threads that are
@@ -91,9 +97,12 @@ fn wait(
     signals: &Signals,
     lifeline: &Lifeline,
     broken_rx: &Receiver<String>,
-    used: LifelineUse,
+    config: &WorkerConfig,
+    certificate: &OwnCertificate,
 ) -> Result<(), CliError> {
+    let (used, is_confined) = (config.lifeline, config.runtime.sandbox != SandboxMode::Off);
     let is_hosted = used == LifelineUse::Host;
+    let certificate_rx = tick(CERTIFICATE_EVERY);
     let signs_rx = if is_hosted { tick(SIGN_EVERY) } else { never() };
     loop {
         if is_hosted {
@@ -126,6 +135,10 @@ fn wait(
             // The master starts another one. (The other end lives as long as the runtime.)
             recv(broken_rx) -> why => return Err(CliError::bug(why.unwrap_or_default())),
             recv(signs_rx) -> _ => {}
+            recv(certificate_rx) -> _ => if certificate.look() && is_confined {
+                log::warn!("a new certificate cannot be read in the sandbox: ending, to start anew");
+                client.retire();
+            },
             recv(lifeline.wishes_rx()) -> wish => match wish {
                 Ok(()) => client.retire(),
                 Err(_) => {

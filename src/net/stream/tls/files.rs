@@ -78,7 +78,6 @@ impl CertificateFiles {
             .map_err(|_| TlsError(format!("{}: it holds no private key in PEM", path.display())))?;
         Ok(Identity { chain, key })
     }
-
 }
 
 /// What tells that one of a certificate's files or that of an authority has been written anew.

@@ -149,10 +149,23 @@ fn server_config(
     Ok((Arc::new(config), not_after))
 }
 
-/// The side of TLS of those that connect.
+/// The side of TLS of those that connect: with what its files hold when it does.
 #[derive(Clone)]
-pub struct TlsClient {
+pub struct TlsClient(Arc<ClientFiles>);
+
+struct ClientFiles {
+    trust: PeerTrust,
+    ca: PathBuf,
+    certificate: Option<CertificateFiles>,
+    used: Lock<UsedByClient>,
+}
+
+struct UsedByClient {
     config: Arc<ClientConfig>,
+    not_after: Option<i64>,
+    stamp: FileStamps,
+    /// Of files that could not be used, which is said once.
+    failed: Option<FileStamps>,
 }
 
 impl std::fmt::Debug for TlsClient {
@@ -161,13 +174,73 @@ impl std::fmt::Debug for TlsClient {
     }
 }
 
+impl ClientFiles {
+    fn stamp(&self) -> FileStamps {
+        files::stamp(self.certificate.as_ref(), Some(&self.ca))
+    }
+}
+
+impl UsedByClient {
+    fn read(
+        trust: &PeerTrust,
+        certificate: Option<&CertificateFiles>,
+        stamp: FileStamps,
+    ) -> Result<Self, TlsError> {
+        let config = client_config(trust, certificate)?;
+        let chain = certificate.map(|files| files.read()).transpose()?;
+        let not_after = chain.and_then(|read| expiry::not_after(read.chain.first()?));
+        Ok(Self { config, not_after, stamp, failed: None })
+    }
+}
+
 impl TlsClient {
     /// Trusts the authorities of this file, and shows the certificate of those.
     ///
     /// # Errors
     /// A file cannot be read or used, or others can read the key.
-    pub fn new(ca: &Path, files: Option<&CertificateFiles>) -> Result<Self, TlsError> {
-        Ok(Self { config: client_config(&PeerTrust::Named(ca.to_owned()), files)? })
+    pub fn new(ca: &Path, certificate: Option<&CertificateFiles>) -> Result<Self, TlsError> {
+        let trust = PeerTrust::Named(ca.to_owned());
+        let stamp = files::stamp(certificate, Some(ca));
+        let used = Lock::new(UsedByClient::read(&trust, certificate, stamp)?);
+        let (ca, certificate) = (ca.to_owned(), certificate.cloned());
+        Ok(Self(Arc::new(ClientFiles { trust, ca, certificate, used })))
+    }
+
+    /// Reads the files anew if they have changed; if they cannot be used, or have ended and what
+    /// was read before has not, that is used on, which is said once.
+    ///
+    /// # Blocks
+    /// On the files.
+    fn config(&self) -> Arc<ClientConfig> {
+        let stamp = self.0.stamp();
+        let mut used = self.0.used.lock();
+        if stamp != used.stamp && used.failed != Some(stamp) {
+            let ended = |not_after: Option<i64>| not_after.is_some_and(has_ended);
+            match UsedByClient::read(&self.0.trust, self.0.certificate.as_ref(), stamp) {
+                Ok(new) if !ended(new.not_after) || ended(used.not_after) => *used = new,
+                read => {
+                    let why = read.err().map_or("it has ended already".to_owned(), |error| error.0);
+                    log::warn!("the certificate and authority before are used on: {why}");
+                    used.failed = Some(stamp);
+                }
+            }
+        }
+        used.config.clone()
+    }
+
+    /// When the certificate that it shows ends, in seconds since 1970.
+    pub fn not_after(&self) -> Option<i64> {
+        self.0.used.lock().not_after
+    }
+
+    /// Whether its files have changed, and what they hold cannot be used, as nothing can be read in
+    /// a sandbox.
+    ///
+    /// # Blocks
+    /// On the files.
+    pub fn is_outdated(&self) -> bool {
+        drop(self.config());
+        self.0.used.lock().stamp != self.0.stamp()
     }
 
     /// Makes TLS of a connection to this host, which the peer's certificate must name.
@@ -186,7 +259,7 @@ impl TlsClient {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "the host has no valid name"))?;
-        let session = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let session = ClientConnection::new(self.config(), name).map_err(io::Error::other)?;
         let stream = TlsStream::handshake(socket, session.into(), deadline)?;
         Ok(Stream::Tls(Arc::new(stream)))
     }

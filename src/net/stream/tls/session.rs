@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendFlags, send};
 use rustls::Connection;
 
-use crate::base::sync::Lock;
 use super::words;
+use crate::base::sync::Lock;
 use crate::net::stream::Stream;
 
 /// What is read of the socket at once: two records.
@@ -145,7 +145,8 @@ impl TlsStream {
                     break;
                 }
                 let state = session.process_new_packets();
-                let state = state.map_err(|error| io::Error::new(ErrorKind::InvalidData, words::of(&error)));
+                let state = state
+                    .map_err(|error| io::Error::new(ErrorKind::InvalidData, words::of(&error)));
                 input.is_at_end |= state.as_ref().is_ok_and(|state| state.peer_has_closed());
                 if let Err(error) = state {
                     drop(session);

@@ -219,7 +219,7 @@ fn by_hand() -> (Stream, TcpStream, ClientConnection) {
     let server = server("master", None);
     let accepting = spawn("accepts", move || server.accept(Arc::new(theirs), deadline()));
     let Stream::Tcp(mut socket) = ours else { unreachable!("it is over TCP") };
-    let config = client("authority").config;
+    let config = client("authority").config();
     let name = ServerName::try_from("localhost").expect("a name");
     let mut session = ClientConnection::new(config, name).expect("a session");
     while session.is_handshaking() || session.wants_write() {
@@ -404,4 +404,27 @@ fn a_pipe_is_not_waited_for() {
     rustix::fs::mknodat(at, &files.key, kind, mode, 0).expect("a pipe");
     let error = TlsServer::new(files, None).expect_err("a pipe").to_string();
     assert!(error.contains("no plain file"), "{error}");
+}
+
+#[test]
+fn a_client_uses_what_its_files_hold_when_it_connects() {
+    let folder = Files::new("client-renewed");
+    let trusted = folder.folder.join("ca.pem");
+    fs::copy(ca("authority"), &trusted).expect("a copy");
+    let files = folder.of("untrusted");
+    let client = TlsClient::new(&trusted, Some(&files)).expect("a client");
+    let before = client.not_after();
+    let asks = || server("master", Some("authority"));
+    let is_accepted = || shake(asks(), &client, "localhost").0.is_ok();
+    assert!(!is_accepted(), "another authority's");
+    folder.of("worker-0");
+    assert!(is_accepted(), "it was renewed");
+    assert!(!client.is_outdated());
+    fs::remove_file(&files.key).expect("removed");
+    assert!(is_accepted() && client.is_outdated(), "the one before is used on");
+    folder.of("renewed");
+    assert!(!client.is_outdated() && client.not_after() != before);
+    fs::copy(ca("stranger"), &trusted).expect("another authority");
+    let error = shake(asks(), &client, "localhost").1.expect_err("it is trusted no more");
+    assert!(error.to_string().contains("of no trusted authority"), "{error}");
 }
