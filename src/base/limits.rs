@@ -10,6 +10,7 @@ mod broadcast;
 mod cluster;
 mod feeds;
 mod global_kv;
+mod hosts;
 #[cfg(feature = "luau")]
 mod luau;
 mod messages;
@@ -22,6 +23,7 @@ pub use broadcast::*;
 pub use cluster::*;
 pub use feeds::*;
 pub use global_kv::*;
+pub use hosts::*;
 #[cfg(feature = "luau")]
 pub use luau::*;
 pub use messages::*;

@@ -9,6 +9,7 @@
 pub mod backup;
 mod figures;
 pub mod global;
+mod host_rules;
 pub mod lease;
 mod measured;
 pub mod memory;

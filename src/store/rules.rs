@@ -15,9 +15,10 @@ use crate::store::pattern::Pattern;
 use crate::store::timers::check_timer_op;
 use crate::wire;
 use crate::wire::data::{
-    DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY,
-    MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE, Scopes,
-    TEMPLATE_HISTORY_SCOPE, TEMPLATE_KEY, TEMPLATE_SCOPE, TemplateSources, TenantState,
+    DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, HOST_RULES_SCOPE, KeyValueOp,
+    MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, SHOP_WATCH_KEY,
+    SHOP_WATCH_SCOPE, Scopes, TEMPLATE_HISTORY_SCOPE, TEMPLATE_KEY, TEMPLATE_SCOPE,
+    TemplateSources, TenantState,
 };
 use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
@@ -49,12 +50,13 @@ pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
     key == TEMPLATE_KEY && matches!(scopes.as_slice(), [scope] if scope == TEMPLATE_SCOPE)
 }
 
-/// Whether an operation would write such a version, which a worker must not: nothing would bound
-/// what it stores.
-pub(super) fn writes_replaced_templates(op: &KeyValueOp) -> bool {
+/// Whether an operation would write what a worker must not: such a version, as nothing would bound
+/// what it stores, or what staff allows its tenant to call.
+pub(super) fn writes_what_is_not_its_own(op: &KeyValueOp) -> bool {
     match op {
         KeyValueOp::Set { scopes, .. } | KeyValueOp::Delete { scopes, .. } => {
-            is_replaced_template(scopes)
+            let is_host_rules = matches!(scopes.as_slice(), [scope] if scope == HOST_RULES_SCOPE);
+            is_replaced_template(scopes) || is_host_rules
         }
         KeyValueOp::Get { .. } | KeyValueOp::ListScopes | KeyValueOp::Find { .. } => false,
     }

@@ -358,8 +358,8 @@ impl DbState {
     pub fn ask(&self, caller: Caller, op: DbOp) -> Result<DbAnswer, DbError> {
         op.tenant().map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
         match op {
-            DbOp::Kv(_, op) if rules::writes_replaced_templates(&op) => {
-                Err(rules::refused("what was replaced of a template is written by the master"))
+            DbOp::Kv(_, op) if rules::writes_what_is_not_its_own(&op) => {
+                Err(rules::refused("no worker writes records of this scope"))
             }
             DbOp::Kv(tenant, op) => self.kv(tenant, op),
             DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }) => {

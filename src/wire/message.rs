@@ -18,8 +18,8 @@ use crate::base::process_figures::ProcessFigures;
 use crate::base::shared_bytes::{OutMessage, Received};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    CreateEvent, EncodedJson, EncodedValue, MessageOutcome, RuntimeFigures, Sandbox, TenantId,
-    TenantMessage, TenantState,
+    CreateEvent, EncodedJson, EncodedValue, HostCall, HostResult, MessageOutcome, RuntimeFigures,
+    Sandbox, TenantId, TenantMessage, TenantState,
 };
 
 /// What a message needs besides an event and a script.
@@ -108,6 +108,13 @@ pub enum ServerMessage {
         /// Null, or the name of another [`MessageOutcome`] than `accepted`.
         result: Result<EncodedValue, String>,
     },
+    /// Ours: what came of a call to a host process.
+    HostAnswer {
+        /// Which [`ClientMessage::HostCall`].
+        req_id: u64,
+        /// What the host process answered, or the text of a [`HostError`].
+        result: Result<EncodedValue, String>,
+    },
     /// Ours: the worker's tenants are those of exactly these shards. Of those that it had been told
     /// before and that are missing now, everything ends; the tenants of new ones start.
     Shards {
@@ -158,6 +165,17 @@ pub enum ClientMessage {
         topic: String,
         /// What there is to say.
         data: EncodedJson,
+    },
+    /// Ours: a tenant of this worker calls a host process; see [`HostCall`].
+    HostCall {
+        /// The tenant.
+        from: TenantId,
+        /// What is called.
+        name: String,
+        /// What it is called with.
+        args: EncodedJson,
+        /// Names the answer.
+        req_id: u64,
     },
     /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null,
     /// follows.
@@ -213,6 +231,10 @@ pub const RETIRE_EXTENSION: &str = "retire";
 /// Names the extension of a worker that says [`ClientMessage::SendMessage`] and understands
 /// [`ServerMessage::SendAnswer`].
 pub const MESSAGES_EXTENSION: &str = "messages";
+
+/// Names the extension of a worker that says [`ClientMessage::HostCall`] and understands
+/// [`ServerMessage::HostAnswer`].
+pub const HOST_EXTENSION: &str = "host";
 
 /// What a worker tells when it is ready. Later versions may add fields at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -362,7 +384,21 @@ impl ServerMessage {
     }
 }
 
+impl ServerMessage {
+    /// The answer to a [`ClientMessage::HostCall`].
+    pub fn host_answer(req_id: u64, result: HostResult) -> Self {
+        let result = result.map_err(|error| error.to_text());
+        ServerMessage::HostAnswer { req_id, result }
+    }
+}
+
 impl ClientMessage {
+    /// A tenant's call to a host process.
+    pub fn host_call(call: HostCall, req_id: u64) -> Self {
+        let HostCall { from, name, args } = call;
+        ClientMessage::HostCall { from, name, args, req_id }
+    }
+
     /// A tenant's message.
     pub fn send_message(message: TenantMessage, req_id: u64) -> Self {
         let TenantMessage { from, to, topic, data, depth } = message;
@@ -431,6 +467,7 @@ variants!(ServerMessage {
     13 Shards { served },
     14 Retire {},
     15 DeliverEvent { id, event, req_id },
+    16 HostAnswer { req_id, result },
 });
 
 // The numbers that are left out are for what others are to say.
@@ -444,6 +481,7 @@ variants!(ClientMessage {
     7 Finished(events),
     8 ScriptLog(lines),
     9 NotSubscribed { req_id },
+    10 HostCall { from, name, args, req_id },
 });
 
 wire_enum!(Result<EncodedValue, String> {

@@ -9,6 +9,7 @@ mod encoded;
 mod event;
 mod figures;
 mod global_kv;
+mod host_call;
 mod khronos;
 mod kv;
 mod sandbox;
@@ -30,6 +31,9 @@ pub use figures::{Budget, DbCall, DbFigures, RuntimeFigures};
 pub use global_kv::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
     PublicGlobalKeyValueOp,
+};
+pub use host_call::{
+    HOST_RULES_KEY, HOST_RULES_SCOPE, HostCall, HostError, HostOutcome, HostResult, is_host_name,
 };
 pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
