@@ -1,18 +1,27 @@
-//! Messages of tenants on their way from a worker to what carries them.
+//! Messages of tenants, and their calls to host processes, on their way from a worker to what
+//! carries them.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::wire::data::{MessageOutcome, TenantMessage};
+use crate::wire::data::{
+    HostCall, HostError, HostOutcome, HostResult, MessageOutcome, TenantMessage,
+};
 
 /// Gets what became of a message, exactly once; must not block.
 pub type MessageAnswer = Box<dyn FnOnce(MessageOutcome) + Send>;
 
-/// Carries messages between tenants.
+/// Gets what came of a call, exactly once; must not block.
+pub type HostAnswer = Box<dyn FnOnce(HostResult) + Send>;
+
+/// Carries messages between tenants, and calls to host processes.
 pub trait MessageCarrier: Send + Sync {
     /// Takes a message of a tenant that is this master's, and returns at once. `answer` is called
     /// with what became of it, on any thread.
     fn carry(&self, message: TenantMessage, answer: MessageAnswer);
+
+    /// Takes a call of such a tenant, and returns at once, as [`MessageCarrier::carry`] does.
+    fn call_host(&self, call: HostCall, answer: HostAnswer);
 }
 
 /// Where workers hand in their tenants' messages. The carrier comes later than the workers, over
@@ -31,6 +40,14 @@ impl MessageDoor {
         match self.0.get().and_then(Weak::upgrade) {
             Some(carrier) => carrier.carry(message, answer),
             None => answer(MessageOutcome::Busy),
+        }
+    }
+
+    /// Hands a call in; without a carrier no host process serves it.
+    pub fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        match self.0.get().and_then(Weak::upgrade) {
+            Some(carrier) => carrier.call_host(call, answer),
+            None => answer(Err(HostError::new(HostOutcome::NoHost))),
         }
     }
 }

@@ -12,7 +12,7 @@ mod slot;
 pub mod worker_like;
 
 pub use job::{Answer, AnswerTaker, Cancelled, DispatchResult, EventWatcher, Job, RequestId};
-pub use messages::{MessageAnswer, MessageCarrier, MessageDoor};
+pub use messages::{HostAnswer, MessageAnswer, MessageCarrier, MessageDoor};
 pub use observed::{JobKind, Observed, Observer};
 pub use request::{Delivery, Refused, Request};
 pub use slot::Slot;

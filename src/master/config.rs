@@ -29,7 +29,7 @@ use self::tls::PortsTls;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, names, one_of, ruled_out, size, text};
+use self::values::{amount, drain_timeout, host_names, names, one_of, ruled_out, size, text};
 pub use self::worker::{HostConfig, LifelineUse, WorkerConfig};
 
 labels! {
@@ -101,6 +101,8 @@ pub struct PoolConfig {
     pub trusted_sources: Vec<String>,
     /// What one caller of the internal API may have tenants do a second, if there is a bound.
     pub caller_rate: Option<u32>,
+    /// Names of host processes that every tenant may call.
+    pub host_allow: Vec<String>,
     /// Its place among other masters.
     pub cluster: ClusterConfig,
     /// What its ports speak.
@@ -294,6 +296,7 @@ impl PoolConfig {
             tls: tls::of_ports(options)?,
             caller_rate: number(options, "caller-rate", limits::CALLER_RATE_MAX)?
                 .and_then(|rate| u32::try_from(rate).ok()),
+            host_allow: host_names(options)?,
         })
     }
 }

@@ -34,9 +34,9 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::feeds::Feeds;
 use crate::master::config::{Mode, PoolConfig};
 use crate::pool::{
-    AdmittingPool, Broadcasts, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards,
-    ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner, TenantTimers, Traffic,
-    WorkerPool, WorkerProcessHandle, WorkerReport,
+    AdmittingPool, Broadcasts, ChildSpec, Hosts, Managed, MemoryGroups, Messages, Operator,
+    PoolShards, ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner,
+    TenantTimers, Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
@@ -189,7 +189,8 @@ impl Master {
         let (quarantine, counted) = (operator.quarantine().clone(), traffic.clone());
         let pool = AdmittingPool::new(Arc::new(pool), db.clone(), quarantine, counted);
         let pool = Arc::new(pool.with_shards(table.clone()).with_rules(config.event_rules.clone()));
-        let messages = Messages::new(pool.clone(), db.clone(), table);
+        let hosts = Hosts::new(db.clone(), config.host_allow.clone());
+        let messages = Messages::new(pool.clone(), db.clone(), hosts, table);
         let shop = ShopUpdates::start(pool.clone(), db.clone(), cluster.is_none())
             .map_err(MasterError::Io)?;
         let timers = TenantTimers::start(pool.clone(), db.clone(), cluster.is_none())

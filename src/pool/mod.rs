@@ -11,6 +11,7 @@ mod arrival;
 mod board;
 mod broadcast;
 mod event_rules;
+mod hosts;
 mod managed;
 mod messages;
 mod observe;
@@ -33,6 +34,7 @@ pub use broadcast::{
     HaveVms,
 };
 pub use event_rules::EventRules;
+pub use hosts::{HostLink, HostRefusal, Hosts};
 pub use managed::Managed;
 pub use messages::{ForwardMessage, Messages};
 pub use observe::quarantine::{Quarantine, Quarantined};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::labels::Label;
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
+use crate::wire::data::is_host_name;
 
 use super::{ConfigError, Options};
 
@@ -204,6 +205,18 @@ pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
 pub(super) fn ruled_out(options: &impl Options, name: &str, rule: &str) -> ConfigError {
     let (_, is_usage) = options.option(name).unwrap_or_default();
     ConfigError { message: format!("{} {rule}", options.named(name)), is_usage }
+}
+
+/// Names of host processes.
+pub(super) fn host_names(options: &impl Options) -> Result<Vec<String>, ConfigError> {
+    let names = options.options("host-allow");
+    match names.iter().find(|name| !is_host_name(name, limits::HOST_NAME_MAX_BYTES)) {
+        Some(name) => {
+            let text = format!("{name:?} is not letters, digits, '.', '_' and '-'");
+            Err(wrong(options, "host-allow", &text))
+        }
+        None => Ok(names.into_iter().map(str::to_owned).collect()),
+    }
 }
 
 #[cfg(test)]

@@ -27,9 +27,13 @@ use crate::base::rates::Rates;
 use crate::base::thread::panic_message;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Job, MessageAnswer, MessageCarrier, Request};
+use crate::dispatch::{Answer, HostAnswer, Job, MessageAnswer, MessageCarrier, Request};
+use crate::pool::hosts::Hosts;
 use crate::store::{DbState, Standing};
-use crate::wire::data::{CreateEvent, EncodedJson, MessageOutcome, TenantId, TenantMessage};
+use crate::wire::data::{
+    CreateEvent, EncodedJson, HostCall, HostError, HostOutcome, MessageOutcome, TenantId,
+    TenantMessage,
+};
 use crate::wire::tenant_message;
 
 /// What a receiver is told as the sender of a message of the internal API.
@@ -44,16 +48,17 @@ pub struct Messages {
     threads: OnDemandThreads<TenantId, Handed>,
 }
 
-/// A message that was handed in.
-struct Handed {
-    message: TenantMessage,
-    answer: MessageAnswer,
+/// What was handed in.
+enum Handed {
+    Message(TenantMessage, MessageAnswer),
+    Call(HostCall, HostAnswer),
 }
 
 /// What the threads share.
 struct Post {
     pool: Arc<dyn WorkerLike>,
     db: Arc<DbState>,
+    hosts: Arc<Hosts>,
     /// `None`: every tenant is this master's.
     shards: Option<Arc<ShardTable>>,
     forward: OnceLock<Box<ForwardMessage>>,
@@ -67,11 +72,13 @@ impl Messages {
     pub fn new(
         pool: Arc<dyn WorkerLike>,
         db: Arc<DbState>,
+        hosts: Arc<Hosts>,
         shards: Option<Arc<ShardTable>>,
     ) -> Arc<Self> {
         let post = Arc::new(Post {
             pool,
             db,
+            hosts,
             shards,
             forward: OnceLock::new(),
             sent: Rates::new(TENANT_MESSAGES_SENT),
@@ -80,14 +87,17 @@ impl Messages {
         });
         let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();
         let carrying = post.clone();
-        let work = move |Handed { message, answer }| {
-            let carried = catch_unwind(AssertUnwindSafe(|| carrying.carry(&message)));
-            let outcome = carried.unwrap_or_else(|payload| {
-                let (from, panic) = (message.from, panic_message(payload.as_ref()));
-                log::error!(tenant:% = from; "carrying a message of {from} panicked: {panic}");
-                MessageOutcome::Unknown
-            });
-            carrying.end(outcome, answer);
+        let work = move |handed| match handed {
+            Handed::Message(message, answer) => {
+                let carried = catch_unwind(AssertUnwindSafe(|| carrying.carry(&message)));
+                let outcome = carried.unwrap_or_else(|payload| {
+                    let (from, panic) = (message.from, panic_message(payload.as_ref()));
+                    log::error!(tenant:% = from; "carrying a message of {from} panicked: {panic}");
+                    MessageOutcome::Unknown
+                });
+                carrying.end(outcome, answer);
+            }
+            Handed::Call(call, answer) => carrying.call(&call, answer),
         };
         let threads =
             OnDemandThreads::new(names, MESSAGES_WAITING_MAX, MESSAGE_THREAD_IDLE_MAX, work);
@@ -136,6 +146,21 @@ impl Messages {
         &self.post.ended
     }
 
+    /// The host processes that tenants call.
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.post.hosts
+    }
+
+    /// There is no room for it.
+    fn refuse(&self, handed: Handed) {
+        match handed {
+            Handed::Message(_, answer) => self.post.end(MessageOutcome::Busy, answer),
+            Handed::Call(_, answer) => {
+                self.post.hosts.end(answer, Err(HostError::new(HostOutcome::Busy)));
+            }
+        }
+    }
+
     /// Takes no more messages and joins the threads. What waits is not brought.
     ///
     /// # Blocks
@@ -158,9 +183,19 @@ impl MessageCarrier for Messages {
             return self.post.end(outcome, answer);
         }
         let (max, from) = (TENANT_MESSAGES_WAITING_MAX, message.from);
-        let handed = self.threads.submit_within(max, from, Handed { message, answer });
-        if let Err(Handed { answer, .. }) = handed {
-            self.post.end(MessageOutcome::Busy, answer);
+        let handed = self.threads.submit_within(max, from, Handed::Message(message, answer));
+        if let Err(handed) = handed {
+            self.refuse(handed);
+        }
+    }
+
+    fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        if let Err(error) = self.post.hosts.admit(&call) {
+            return self.post.hosts.end(answer, Err(error));
+        }
+        let (max, from) = (TENANT_MESSAGES_WAITING_MAX, call.from);
+        if let Err(handed) = self.threads.submit_within(max, from, Handed::Call(call, answer)) {
+            self.refuse(handed);
         }
     }
 }
@@ -238,6 +273,18 @@ impl Post {
     ) -> Result<(), DispatchError> {
         let (job, answer) = (Job::Dispatch(event), Answer::unawaited());
         self.pool.submit_unawaited(Request::new(to, job, deadline, answer).to_tenant())
+    }
+
+    /// Blocks: on the store, if the tenant's rules say whether it may.
+    fn call(&self, call: &HostCall, answer: HostAnswer) {
+        // What a VM that is about to close still asks comes too late.
+        let is_here = self.is_here(call.from);
+        let allowed = catch_unwind(AssertUnwindSafe(|| self.hosts.check_allowed(call)));
+        match allowed.unwrap_or_else(|_| Err(HostError::new(HostOutcome::Busy))) {
+            Ok(()) if is_here => self.hosts.send(call, answer),
+            Ok(()) => self.hosts.end(answer, Err(HostError::new(HostOutcome::Busy))),
+            Err(error) => self.hosts.end(answer, Err(error)),
+        }
     }
 
     fn end(&self, outcome: MessageOutcome, answer: MessageAnswer) {

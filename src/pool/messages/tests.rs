@@ -57,7 +57,8 @@ fn scene(shards: Option<Arc<ShardTable>>) -> Scene {
     let pool = Arc::new(StandIn { seen_tx, refusal: Lock::default() });
     let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default());
     let db = Arc::new(db.expect("an empty store"));
-    let messages = Messages::new(pool.clone(), db.clone(), shards);
+    let hosts = Hosts::new(db.clone(), Vec::new());
+    let messages = Messages::new(pool.clone(), db.clone(), hosts, shards);
     Scene { messages, pool, db, seen_rx }
 }
 

@@ -13,14 +13,14 @@ use log::Level;
 use crate::base::answer::AnswerSender;
 use crate::base::error::DbError;
 use crate::base::limits::MESSAGE_ANSWER_MAX;
-use crate::dispatch::MessageDoor;
+use crate::dispatch::{HostAnswer, MessageDoor};
 use crate::feeds::{self, Feeds};
 use crate::net::link::SendError;
 use crate::protocol::{MesophyllDbClient, Outbox};
 use crate::runtime::TenantDb;
 use crate::store::{Caller, DbState, rules};
 use crate::wire::data::{
-    DbAnswer, DbOp, EncodedJson, MessageOutcome, TenantId, TenantMessage, TenantState,
+    DbAnswer, DbOp, EncodedJson, HostCall, MessageOutcome, TenantId, TenantMessage, TenantState,
 };
 
 /// A worker's way to the database.
@@ -98,6 +98,13 @@ impl TenantDb for WorkerDb {
                 outcome.take_by(until).unwrap_or(MessageOutcome::Unknown)
             }
             WorkerDb::Mesophyll(_, outbox) => outbox.send(message),
+        }
+    }
+
+    fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        match self {
+            WorkerDb::Direct(_, _, door, _) => door.call_host(call, answer),
+            WorkerDb::Mesophyll(_, outbox) => outbox.call_host(call, answer),
         }
     }
 

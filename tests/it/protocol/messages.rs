@@ -1,7 +1,7 @@
 //! Messages of tenants on a link: whose they may be, and how they are answered.
 
-use mesophyll::dispatch::{MessageAnswer, MessageCarrier};
-use mesophyll::wire::data::{MessageOutcome, TenantMessage};
+use mesophyll::dispatch::{HostAnswer, MessageAnswer, MessageCarrier};
+use mesophyll::wire::data::{HostCall, HostError, HostOutcome, MessageOutcome, TenantMessage};
 
 use super::*;
 
@@ -18,6 +18,10 @@ impl MessageCarrier for Carrier {
         if let Ok(outcome) = self.outcomes_rx.try_recv() {
             answer(outcome);
         }
+    }
+
+    fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        answer(Err(HostError { outcome: HostOutcome::Failed, text: call.name }));
     }
 }
 

@@ -1,0 +1,296 @@
+//! Calls of tenants to host processes: the owner's own programs, which do for templates what
+//! Mesophyll does not, such as calling Discord.
+//!
+//! A host process is connected to the internal API (`api/host.rs`), says which names it serves, and
+//! answers calls in any order. A call is sent to one of those that serve its name, once, and has
+//! one outcome: an answer, its deadline, or the end of the connection. Owned by the master's
+//! messages, whose threads call in; the connections bring the answers and look at the deadlines.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::base::labels::OutcomeCounters;
+use crate::base::limits::{
+    HOST_ARGS_MAX_BYTES, HOST_CALLS, HOST_DEADLINE, HOST_NAME_MAX_BYTES, HOST_STRAYS_MAX, HOSTS_MAX,
+};
+use crate::base::rates::Rates;
+use crate::base::sync::Lock;
+use crate::dispatch::HostAnswer;
+use crate::store::{DbState, Standing};
+use crate::wire::data::{
+    HostCall, HostError, HostOutcome, HostResult, IdMap, TenantId, is_host_name,
+};
+use crate::wire::json;
+
+/// The connection of a host process.
+pub trait HostLink: Send + Sync {
+    /// Queues a text for it; false: there is no room, or it has gone. Never blocks.
+    fn send(&self, tenant: TenantId, text: String) -> bool;
+
+    /// Has its clock look at deadlines again, as it has a call now. Never blocks.
+    fn wake(&self);
+}
+
+/// Why a host process is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRefusal {
+    /// Another user's serves this name.
+    Taken(String),
+    /// As many are connected as may be.
+    Full,
+}
+
+/// The host processes of a master, and what they have been asked.
+pub struct Hosts {
+    db: Arc<DbState>,
+    /// Names that every tenant may call.
+    allowed: Vec<String>,
+    rates: Rates<TenantId>,
+    ended: OutcomeCounters<HostOutcome>,
+    state: Lock<HostsState>,
+}
+
+#[derive(Default)]
+struct HostsState {
+    /// Those that were asked last stand last. Limit: `HOSTS_MAX`.
+    servers: Vec<HostServer>,
+    /// Limit: the credits of all servers.
+    calls: IdMap<u64, OpenCall>,
+    /// The last number that a server or a call got.
+    last: u64,
+}
+
+struct HostServer {
+    number: u64,
+    user_id: u64,
+    names: Vec<String>,
+    credits: usize,
+    /// Answers in a row that no call waited for.
+    strays: u32,
+    link: Arc<dyn HostLink>,
+}
+
+struct OpenCall {
+    server: u64,
+    until: Instant,
+    /// None: its deadline has passed, and the server has not answered yet.
+    answer: Option<HostAnswer>,
+}
+
+impl Hosts {
+    /// Without any yet. `allowed`: names that every tenant may call.
+    pub fn new(db: Arc<DbState>, allowed: Vec<String>) -> Arc<Self> {
+        let (rates, ended) = (Rates::new(HOST_CALLS), OutcomeCounters::default());
+        Arc::new(Self { db, allowed, rates, ended, state: Lock::default() })
+    }
+
+    /// Takes a host process in; its number.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn register(
+        &self,
+        user_id: u64,
+        names: Vec<String>,
+        credits: usize,
+        link: Arc<dyn HostLink>,
+    ) -> Result<u64, HostRefusal> {
+        let mut state = self.state.lock();
+        let others = state.servers.iter().filter(|server| server.user_id != user_id);
+        let taken = others.flat_map(|server| &server.names).find(|name| names.contains(name));
+        if let Some(name) = taken {
+            return Err(HostRefusal::Taken(name.clone()));
+        } else if state.servers.len() >= HOSTS_MAX {
+            return Err(HostRefusal::Full);
+        }
+        state.last += 1;
+        let number = state.last;
+        state.servers.push(HostServer { number, user_id, names, credits, strays: 0, link });
+        Ok(number)
+    }
+
+    /// What needs nothing but the call and its tenant's rate.
+    ///
+    /// # Errors
+    /// Why it is not made.
+    pub(in crate::pool) fn admit(&self, call: &HostCall) -> Result<(), HostError> {
+        let refused = |outcome| Err(HostError::new(outcome));
+        if !is_host_name(&call.name, HOST_NAME_MAX_BYTES)
+            || call.args.as_bytes().len() > HOST_ARGS_MAX_BYTES
+        {
+            refused(HostOutcome::TooLarge)
+        } else if !self.rates.admits(call.from, Instant::now()) {
+            refused(HostOutcome::Busy)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether its tenant may call the name.
+    ///
+    /// # Blocks
+    /// As a reading of a [`crate::store::Store`].
+    ///
+    /// # Errors
+    /// It may not, or that cannot be read.
+    pub(in crate::pool) fn check_allowed(&self, call: &HostCall) -> Result<(), HostError> {
+        if self.db.standing(call.from) == Standing::Banned {
+            return Err(HostError::new(HostOutcome::NotAllowed));
+        } else if self.allowed.contains(&call.name) {
+            return Ok(());
+        }
+        match self.db.allows_host(call.from, &call.name) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(HostError::new(HostOutcome::NotAllowed)),
+            Err(_) => Err(HostError::new(HostOutcome::Busy)),
+        }
+    }
+
+    /// Sends a call to one of the host processes that serve its name.
+    pub(in crate::pool) fn send(&self, call: &HostCall, answer: HostAnswer) {
+        let Ok(args) = json::json_from_encoded(&call.args) else {
+            return self.end(answer, Err(HostError::new(HostOutcome::TooLarge)));
+        };
+        let (number, link, is_first) = {
+            let mut state = self.state.lock();
+            match state.enter(&call.name, answer) {
+                Ok(entered) => entered,
+                Err((outcome, answer)) => {
+                    drop(state);
+                    return self.end(answer, Err(HostError::new(outcome)));
+                }
+            }
+        };
+        let HostCall { from, name, .. } = call;
+        let deadline_ms = HOST_DEADLINE.as_millis();
+        // The name is letters, digits and signs that JSON leaves as they are.
+        let text = format!(
+            "{{\"id\":{number},\"tenant\":\"{from}\",\"name\":\"{name}\",\"args\":{args},\
+             \"deadline_ms\":{deadline_ms}}}"
+        );
+        if !link.send(*from, text) {
+            let call = self.state.lock().take(number);
+            if let Some(answer) = call.and_then(|call| call.answer) {
+                self.end(answer, Err(HostError::new(HostOutcome::Busy)));
+            }
+        } else if is_first {
+            link.wake();
+        }
+    }
+
+    /// A host process answers; false: too many of its answers are none to any call.
+    pub fn answered(&self, server: u64, number: u64, result: HostResult) -> bool {
+        let mut state = self.state.lock();
+        if state.calls.get(&number).is_none_or(|call| call.server != server) {
+            let server = state.servers.iter_mut().find(|one| one.number == server);
+            return server.is_none_or(|server| {
+                server.strays += 1;
+                server.strays <= HOST_STRAYS_MAX
+            });
+        }
+        let call = state.take(number);
+        drop(state);
+        // One that is late only gives its credit back.
+        if let Some(answer) = call.and_then(|call| call.answer) {
+            self.end(answer, result);
+        }
+        true
+    }
+
+    /// Ends the calls of a host process whose deadline has passed; whether it has any call left.
+    pub fn expire(&self, server: u64, now: Instant) -> bool {
+        let (overdue, has_more) = {
+            let mut state = self.state.lock();
+            let calls = state.calls.values_mut().filter(|call| call.server == server);
+            let (mut overdue, mut has_more) = (Vec::new(), false);
+            for call in calls {
+                match call.until <= now {
+                    true => overdue.extend(call.answer.take()),
+                    false => has_more = true,
+                }
+            }
+            (overdue, has_more)
+        };
+        overdue.into_iter().for_each(|answer| {
+            self.end(answer, Err(HostError::new(HostOutcome::Deadline)));
+        });
+        has_more
+    }
+
+    /// A host process has gone: what it has not answered it may have done.
+    pub fn gone(&self, server: u64) {
+        let lost: Vec<_> = {
+            let mut state = self.state.lock();
+            state.servers.retain(|one| one.number != server);
+            state.calls.extract_if(|_, call| call.server == server).collect()
+        };
+        for (_, call) in lost {
+            if let Some(answer) = call.answer {
+                self.end(answer, Err(HostError::new(HostOutcome::Unknown)));
+            }
+        }
+    }
+
+    /// How many calls ended how.
+    pub fn outcomes(&self) -> &OutcomeCounters<HostOutcome> {
+        &self.ended
+    }
+
+    /// How many host processes are connected.
+    pub fn count(&self) -> usize {
+        self.state.lock().servers.len()
+    }
+
+    pub(in crate::pool) fn end(&self, answer: HostAnswer, result: HostResult) {
+        let outcome = result.as_ref().map_or_else(|error| error.outcome, |_| HostOutcome::Answered);
+        self.ended.add(outcome, 1);
+        answer(result);
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hosts")
+    }
+}
+
+impl HostsState {
+    /// Registers a call with a server that has a credit left: its number, where to send it, and
+    /// whether it is the only one there.
+    #[expect(clippy::type_complexity, reason = "what is not taken comes back, to be answered")]
+    fn enter(
+        &mut self,
+        name: &str,
+        answer: HostAnswer,
+    ) -> Result<(u64, Arc<dyn HostLink>, bool), (HostOutcome, HostAnswer)> {
+        let serves = |server: &HostServer| server.names.iter().any(|served| served == name);
+        let found = self.servers.iter().position(|server| serves(server) && server.credits > 0);
+        let Some(at) = found else {
+            let is_served = self.servers.iter().any(serves);
+            let outcome = if is_served { HostOutcome::Busy } else { HostOutcome::NoHost };
+            return Err((outcome, answer));
+        };
+        let mut server = self.servers.remove(at);
+        server.credits -= 1;
+        let (of, link) = (server.number, server.link.clone());
+        self.servers.push(server);
+        let is_first = !self.calls.values().any(|call| call.server == of);
+        self.last += 1;
+        let until = Instant::now() + HOST_DEADLINE;
+        self.calls.insert(self.last, OpenCall { server: of, until, answer: Some(answer) });
+        Ok((self.last, link, is_first))
+    }
+
+    /// Takes a call out, and gives its server the credit back.
+    fn take(&mut self, number: u64) -> Option<OpenCall> {
+        let call = self.calls.remove(&number)?;
+        if let Some(server) = self.servers.iter_mut().find(|one| one.number == call.server) {
+            (server.credits, server.strays) = (server.credits + 1, 0);
+        }
+        Some(call)
+    }
+}
