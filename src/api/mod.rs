@@ -23,6 +23,7 @@ mod feed;
 mod global_kv;
 mod health;
 mod history;
+mod host;
 mod kv;
 mod log_level;
 mod message;
@@ -84,7 +85,7 @@ pub use self::health::Readiness;
 pub use self::routes::{Endpoint, ROUTES, RouteAccess};
 pub use self::source::{Cidr, ParseCidrError};
 pub use self::status::About;
-use self::token::Secret;
+use self::token::{Secret, TokenError};
 use self::waits::Waits;
 pub(crate) use self::workers::{QuarantinedTenant, WorkerAnswer};
 
@@ -220,6 +221,7 @@ impl InternalApi {
         self.api.streams.wait_until_answered(deadline);
         self.api.waits.end();
         self.api.streams.end(Instant::now() + FAREWELL);
+        self.api.host_links.end(Instant::now() + FAREWELL);
         self.api.forwarder.close();
         if let Some(cluster) = self.api.ready.cluster() {
             cluster.table.end();
@@ -255,6 +257,9 @@ pub(crate) struct Api {
     statuses: Arc<AtomicUsize>,
     event_keys: Arc<EventKeys>,
     streams: Arc<Streams>,
+    /// Connections of host processes, and how many there are.
+    host_links: Arc<Streams>,
+    host_places: Arc<AtomicUsize>,
     event_forwarder: Arc<EventForwarder>,
     /// Of callers, by their users.
     rates: Option<Arc<Rates<u64>>>,
@@ -321,6 +326,8 @@ impl Api {
             statuses: Arc::default(),
             event_keys: Arc::default(),
             streams: Arc::default(),
+            host_links: Arc::default(),
+            host_places: Arc::default(),
             event_forwarder: EventForwarder::new(),
             history: History::default(),
             answered: Statuses::default(),
@@ -345,7 +352,7 @@ impl Api {
             Found::Nothing => return Err(ApiError::new(Code::NotFound, "there is no such route")),
         };
         let caller = match route.handler.access {
-            RouteAccess::Anyone => None,
+            RouteAccess::Anyone | RouteAccess::Host => None,
             RouteAccess::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
@@ -390,6 +397,15 @@ impl Api {
     }
 
     fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {
+        self.authenticate_by(head, token::verify)
+    }
+
+    /// What `verify` finds in the token of a request.
+    fn authenticate_by<T>(
+        &self,
+        head: &RequestHead,
+        verify: fn(&Secret, &str, u64) -> Result<T, TokenError>,
+    ) -> Result<T, ApiError> {
         let header = head.header("authorization").ok_or_else(|| {
             ApiError::new(
                 Code::NoAuthToken,
@@ -402,7 +418,7 @@ impl Api {
             _ => return Err(invalid("the Authorization header is not `Internal {token}`")),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        token::verify(&self.config.secret, token, now).map_err(|error| invalid(&error.to_string()))
+        verify(&self.config.secret, token, now).map_err(|error| invalid(&error.to_string()))
     }
 }
 

@@ -65,7 +65,7 @@ fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
         "responses": responses(route, said),
         "security": match route.handler.access {
             RouteAccess::Anyone => json!([]),
-            RouteAccess::Token => json!([{ "internalToken": [] }]),
+            RouteAccess::Token | RouteAccess::Host => json!([{ "internalToken": [] }]),
         },
     });
     if let Some(body) = said.get("body") {
@@ -159,7 +159,7 @@ pub(super) fn errors(route: &Route<Endpoint>) -> BTreeMap<u16, Vec<String>> {
     // What HTTP itself has a status for: a head that is slow or too large.
     add(408, Code::Deadline);
     add(431, Code::TooLarge);
-    if route.handler.access == RouteAccess::Token {
+    if route.handler.access != RouteAccess::Anyone {
         [Code::NoAuthToken, Code::InvalidToken]
             .into_iter()
             .for_each(|code| add(code.status(), code));
@@ -240,7 +240,7 @@ mod tests {
             let needs_token = operation["security"] != json!([]);
             assert_eq!(
                 needs_token,
-                route.handler.access == RouteAccess::Token,
+                route.handler.access != RouteAccess::Anyone,
                 "{}",
                 name_of(route)
             );

@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, broadcast, cluster, dispatch, events, feed, global_kv, health, kv,
+    Api, Call, backup, broadcast, cluster, dispatch, events, feed, global_kv, health, host, kv,
     log_level, message, metrics, openapi, page, scripts, status, stream, tenants, timers, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
@@ -17,6 +17,8 @@ pub enum RouteAccess {
     Anyone,
     /// Callers that show a valid token.
     Token,
+    /// Host processes, with a token of another kind, at which the action looks itself.
+    Host,
 }
 
 /// What the body of a request for a tenant may be: it is read before the route's action is asked,
@@ -218,6 +220,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
         Endpoint::new(RouteAccess::Token, &[], &[Code::TooLarge], events::dispatch_events),
     ),
     get("/i/stream", Endpoint::new(RouteAccess::Token, &[], &[], stream::stream)),
+    get("/i/host", Endpoint::new(RouteAccess::Host, &[], &[], host::host)),
     post("/i/message/{tenant_type}/{tenant_id}", MESSAGE),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
     post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),

@@ -20,7 +20,7 @@ use crate::feeds::Feeds;
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, RequestHead, ResponseBody};
-use crate::pool::{Broadcasts, Messages, Operator, Quarantine};
+use crate::pool::{Broadcasts, Hosts, Messages, Operator, Quarantine};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
@@ -201,7 +201,8 @@ fn stand_ins(
     let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_request_id, last_job });
     let operator = Operator::new(Vec::new(), false, Arc::new(Quarantine::new(3)));
     let table = cluster.as_ref().map(|cluster| cluster.table.clone());
-    let messages = Messages::new(pool.clone(), db.clone(), table);
+    let hosts = Hosts::new(db.clone(), Vec::new());
+    let messages = Messages::new(pool.clone(), db.clone(), hosts, table);
     let workers = Mutex::new(vec![(0, "ready"), (1, "ready")]);
     let cast = Broadcasts::new(pool.clone(), db.clone(), Box::new(|_, _| Vec::new()));
     let states = Arc::new(States(workers, operator, cluster, messages, Arc::default(), cast));

@@ -93,6 +93,15 @@ pub fn mint_acting(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
     sign(secret, format!("{user_id}*.{expiry_unix}"))
 }
 
+/// A token for a host process that serves these names, which is good for nothing else
+/// (`GET /i/host`).
+pub fn mint_serving(secret: &Secret, user_id: u64, names: &[String], expiry_unix: u64) -> String {
+    sign(secret, format!("{user_id}{SERVES}{}.{expiry_unix}", names.join(",")))
+}
+
+/// Stands between a user's id and the names that its host process serves.
+const SERVES: &str = "+serve:";
+
 fn sign(secret: &Secret, signed: String) -> String {
     let signature = mac(secret, &signed);
     format!("{signed}.{signature}")
@@ -132,6 +141,30 @@ pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEnd
         Err(TokenError::Expired)
     } else {
         Ok(InternalEndpoint { user_id, acts_as_any })
+    }
+}
+
+/// The user whose host process a token was made for, and the names that it may serve.
+///
+/// # Errors
+/// Why it is not accepted.
+pub fn verify_serving(
+    secret: &Secret,
+    token: &str,
+    now_unix: u64,
+) -> Result<(u64, Vec<String>), TokenError> {
+    // From the right: there are dots in the names.
+    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+    let (user, expiry) = signed.rsplit_once('.').ok_or(TokenError::Invalid)?;
+    let (user_id, names) = user.split_once(SERVES).ok_or(TokenError::Invalid)?;
+    let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
+    if !is_signed(secret, signed, signature) {
+        return Err(TokenError::Invalid);
+    }
+    if now_unix >= expiry {
+        Err(TokenError::Expired)
+    } else {
+        Ok((user_id, names.split(',').map(str::to_owned).collect()))
     }
 }
 
@@ -189,6 +222,21 @@ mod tests {
         ] {
             assert_eq!(super::verify(&secret(), &token, 0), Err(TokenError::Invalid), "{token}");
         }
+    }
+
+    #[test]
+    fn a_token_that_serves_is_good_for_its_names_only() {
+        let names = ["discord.send".to_owned(), "mail".to_owned()];
+        // printf '7+serve:discord.send,mail.1700000000' | openssl dgst -sha256 -hmac 01234…
+        let token = mint_serving(&secret(), 7, &names, 1_700_000_000);
+        assert!(token.starts_with("7+serve:discord.send,mail.1700000000."), "{token}");
+        assert_eq!(verify_serving(&secret(), &token, 0), Ok((7, names.to_vec())));
+        assert_eq!(verify_serving(&secret(), &token, 1_700_000_000), Err(TokenError::Expired));
+        assert_eq!(super::verify(&secret(), &token, 0), Err(TokenError::Invalid));
+        let more = token.replacen("mail", "mail,other", 1);
+        assert_eq!(verify_serving(&secret(), &more, 0), Err(TokenError::Invalid));
+        let plain = mint(&secret(), 7, 1_700_000_000);
+        assert_eq!(verify_serving(&secret(), &plain, 0), Err(TokenError::Invalid));
     }
 
     #[test]

@@ -56,6 +56,18 @@ pub(super) fn show(
     if let Some(messages) = messages {
         messages.outcomes().show(ended);
     }
+    let called = exposition.counter(
+        "mesophyll_host_calls_total",
+        "Calls of tenants to host processes, by what became of them.",
+    );
+    if let Some(messages) = messages {
+        messages.hosts().outcomes().show(called);
+    }
+    exposition.one_gauge(
+        "mesophyll_host_processes",
+        "Host processes that are connected now.",
+        messages.map(|messages| messages.hosts().count() as u64),
+    );
     let done = exposition.counter(
         "mesophyll_broadcast_tenants_total",
         "Tenants that broadcasts were for, by what became of them.",

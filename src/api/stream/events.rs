@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::ServedLink;
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
@@ -287,7 +288,7 @@ impl StreamEvents {
     }
 
     /// Tells the caller that the stream ends once all is answered, and takes nothing more.
-    pub(super) fn say_goodbye(&self, reason: &str) {
+    fn begin_to_close(&self, reason: &str) {
         let is_over = {
             let mut state = self.state.lock();
             if std::mem::replace(&mut state.is_closing, true) {
@@ -302,7 +303,7 @@ impl StreamEvents {
     }
 
     /// Answers all that is unanswered, as nothing more can come.
-    pub(super) fn end(&self) {
+    fn answer_all(&self) {
         let held = {
             let mut state = self.state.lock();
             (state.is_closing, state.is_ended) = (true, true);
@@ -344,6 +345,16 @@ impl StreamState {
     /// Whether nothing more is to be said.
     fn is_over(&self) -> bool {
         self.is_closing && self.sending == 0 && self.open.is_empty()
+    }
+}
+
+impl ServedLink for StreamEvents {
+    fn say_goodbye(&self, reason: &str) {
+        self.begin_to_close(reason);
+    }
+
+    fn end(&self) {
+        self.answer_all();
     }
 }
 

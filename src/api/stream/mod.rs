@@ -38,8 +38,17 @@ pub(super) struct Streams {
 
 #[derive(Default)]
 struct StreamsState {
-    open: Vec<(Link, Arc<StreamEvents>)>,
+    open: Vec<(Link, Arc<dyn ServedLink>)>,
     is_stopping: bool,
+}
+
+/// What a link of [`Streams`] serves, as far as its end goes.
+pub(super) trait ServedLink: Send + Sync {
+    /// Tells the peer that it ends once all is answered.
+    fn say_goodbye(&self, reason: &str);
+
+    /// Answers what can be answered, and closes the link.
+    fn end(&self);
 }
 
 /// What a stream needs of its master.
@@ -65,30 +74,20 @@ pub(super) fn stream(
     let parts = StreamParts { door: EventDoor::of(api, call.caller), terms, place };
     let streams = api.streams.clone();
     Ok(Response::upgrade(move |socket, already_read| {
-        let number = streams.opened.fetch_add(1, Ordering::Relaxed);
+        let number = streams.next_number();
         let limits = LinkLimits {
             queue_messages: 2 * STREAM_CREDITS,
             queue_bytes: STREAM_QUEUE_BYTES,
             ..LinkLimits::default()
         };
-        let mut events = None;
         let name = format!("stream-{number}");
-        let started = upgrade.start(&name, socket, already_read, &limits, |link| {
-            let (service, shared) = serve(link, parts);
-            events = Some(shared);
-            service
+        streams.start(|served| {
+            upgrade.start(&name, socket, already_read, &limits, |link| {
+                let (service, events) = serve(link, parts);
+                *served = Some(events as Arc<dyn ServedLink>);
+                service
+            })
         });
-        match started {
-            Ok(link) => {
-                if let Some(events) = events {
-                    streams.keep(link, events);
-                }
-            }
-            Err(error) if is_of_caller(&error) => {
-                log::debug!("a stream's caller has gone: {error}")
-            }
-            Err(error) => log::warn!("a stream could not be started: {error}"),
-        }
     }))
 }
 
@@ -118,8 +117,30 @@ impl Streams {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// The number of one more.
+    pub(super) fn next_number(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps what `start` starts, and says what it serves.
+    pub(super) fn start(
+        &self,
+        start: impl FnOnce(&mut Option<Arc<dyn ServedLink>>) -> io::Result<Link>,
+    ) {
+        let mut served = None;
+        match (start(&mut served), served) {
+            (Ok(link), Some(served)) => self.keep(link, served),
+            // Never: what starts a link says what it serves.
+            (Ok(_), None) => {}
+            (Err(error), _) if is_of_caller(&error) => {
+                log::debug!("the caller of a WebSocket has gone: {error}");
+            }
+            (Err(error), _) => log::warn!("a WebSocket could not be started: {error}"),
+        }
+    }
+
     /// Keeps a stream to be joined, and joins those that have ended.
-    fn keep(&self, link: Link, events: Arc<StreamEvents>) {
+    fn keep(&self, link: Link, events: Arc<dyn ServedLink>) {
         let (ended, is_stopping) = {
             let mut state = self.state.lock();
             let ended: Vec<_> = state.open.extract_if(.., |(link, _)| link.is_finished()).collect();

@@ -1,0 +1,319 @@
+//! `GET /i/host`: a program of the owner's serves names that templates call (`ctx.Host`), over one
+//! WebSocket with a JSON text for each call and each answer.
+//!
+//! The program shows a token that is made for the names it may serve and is good for nothing else.
+//! What becomes of a call is `pool/hosts`' business; here is how the connection speaks. Two threads
+//! of its link for each, owned by [`Streams`], with places of their own.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::error::{ApiError, Code};
+use super::event_line::STOPS;
+use super::request::Fields;
+use super::stream::ServedLink;
+use super::{Api, Call, token};
+use crate::base::limits::{
+    HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_QUEUE_BYTES, HOSTS_MAX, STREAM_PING_EVERY,
+    STREAM_SILENCE_MAX,
+};
+use crate::base::shared_bytes::Received;
+use crate::base::sync::{CountedPermit, Lock};
+use crate::net::http::{Body, Response};
+use crate::net::link::{
+    self, CloseCause, LinkHandler, LinkLimits, LinkSender, Pulse, Service, WeakLinkSender,
+    close_code,
+};
+use crate::pool::{HostLink, HostRefusal, Hosts};
+use crate::wire::data::{HostError, HostOutcome, HostResult, TenantId};
+
+/// The program may not serve what it wants to (interface of `/i/host`).
+const NOT_SERVED: u16 = 4003;
+
+/// By then a program has said what it serves.
+const SERVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often deadlines of calls are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Limit: what a program says of a failure; the rest is cut off.
+const ERROR_MAX_CHARS: usize = 1024;
+
+/// Lines that cannot be read, or come too early, before the connection ends.
+const GARBAGE_MAX: u32 = 16;
+
+pub(super) fn host(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let (user_id, may_serve) = api.authenticate_by(call.head, token::verify_serving)?;
+    drop(api.admit_without_body(body)?);
+    let upgrade = link::accept(call.head.upgrade_headers()).map_err(|error| {
+        ApiError::upgrade_required(format!("this route is a WebSocket: {error}"))
+    })?;
+    let place = CountedPermit::take(&api.host_places, HOSTS_MAX).ok_or_else(|| {
+        ApiError::new(Code::Busy, format!("{HOSTS_MAX} host processes are there already"))
+    })?;
+    let (hosts, links) = (api.ready.messages().hosts().clone(), api.host_links.clone());
+    Ok(Response::upgrade(move |socket, already_read| {
+        let name = format!("host-{}", links.next_number());
+        let limits = LinkLimits {
+            queue_messages: 2 * HOST_CREDITS_MAX,
+            queue_bytes: HOST_QUEUE_BYTES,
+            ..LinkLimits::default()
+        };
+        links.start(|served| {
+            upgrade.start(&name, socket, already_read, &limits, |link| {
+                let session = Arc::new(HostSession {
+                    link: link.downgrade(),
+                    hosts,
+                    user_id,
+                    may_serve,
+                    number: OnceLock::new(),
+                    garbage: Lock::default(),
+                });
+                *served = Some(session.clone() as Arc<dyn ServedLink>);
+                service(session, place)
+            })
+        });
+    }))
+}
+
+fn service(session: Arc<HostSession>, place: CountedPermit) -> Service {
+    let now = Instant::now();
+    let pulse = HostPulse { session: session.clone(), opened: now, ping_at: now, _place: place };
+    (Box::new(HostHandler { session }), Box::new(pulse))
+}
+
+/// One connection, as its threads and the calls see it.
+struct HostSession {
+    link: WeakLinkSender,
+    hosts: Arc<Hosts>,
+    user_id: u64,
+    may_serve: Vec<String>,
+    /// Among the hosts, once it has said what it serves.
+    number: OnceLock<u64>,
+    garbage: Lock<u32>,
+}
+
+impl HostSession {
+    fn take_line(self: &Arc<Self>, text: &str) {
+        match self.number.get() {
+            Some(&number) => match answer_of(text) {
+                Ok((call, result)) => {
+                    if !self.hosts.answered(number, call, result) {
+                        self.close(close_code::POLICY, "no call waits for these answers");
+                    }
+                }
+                Err(error) => self.count_garbage(&error),
+            },
+            None => match self.serve(text) {
+                Ok(()) => self.say("{\"ok\":true}".to_owned()),
+                Err((code, why)) => self.close(code, &why),
+            },
+        }
+    }
+
+    /// Does what the first line says.
+    fn serve(self: &Arc<Self>, text: &str) -> Result<(), (u16, String)> {
+        let wrong = |error: ApiError| (close_code::POLICY, error.message().to_owned());
+        let (names, credits) = wanted(text).map_err(wrong)?;
+        if let Some(name) = names.iter().find(|name| !self.may_serve.contains(name)) {
+            return Err((NOT_SERVED, format!("the token is not for {name:?}")));
+        }
+        let link: Arc<dyn HostLink> = self.clone();
+        let registered = self.hosts.register(self.user_id, names, credits, link);
+        let number = registered.map_err(|refusal| match refusal {
+            HostRefusal::Taken(name) => (NOT_SERVED, format!("another user serves {name:?}")),
+            HostRefusal::Full => (close_code::POLICY, "too many host processes".to_owned()),
+        })?;
+        // Only the reader thread sets it, once.
+        let _ = self.number.set(number);
+        if self.link.upgrade().is_none() {
+            self.hosts.gone(number);
+        }
+        Ok(())
+    }
+
+    fn count_garbage(&self, error: &ApiError) {
+        let count = {
+            let mut garbage = self.garbage.lock();
+            *garbage += 1;
+            *garbage
+        };
+        if count > GARBAGE_MAX {
+            self.close(close_code::UNDECODABLE, "too many lines that cannot be read");
+        } else {
+            self.say(problem(error.message()));
+        }
+    }
+
+    fn say(&self, text: String) {
+        if let Some(link) = self.link.upgrade()
+            && link.send_text(text).is_err()
+        {
+            link.abort(CloseCause::SlowPeer);
+        }
+    }
+
+    fn close(&self, code: u16, why: &str) {
+        self.say(problem(why));
+        self.link.upgrade().iter().for_each(|link| link.close(code));
+    }
+
+    fn gone(&self) {
+        if let Some(&number) = self.number.get() {
+            self.hosts.gone(number);
+        }
+    }
+}
+
+impl HostLink for HostSession {
+    fn send(&self, tenant: TenantId, text: String) -> bool {
+        self.link.upgrade().is_some_and(|link| link.send_text_for(tenant, text).is_ok())
+    }
+
+    fn wake(&self) {
+        self.link.upgrade().iter().for_each(LinkSender::beat_now);
+    }
+}
+
+impl ServedLink for HostSession {
+    fn say_goodbye(&self, _: &str) {}
+
+    fn end(&self) {
+        self.say(format!("{{\"goodbye\":{{\"reason\":\"{STOPS}\"}}}}"));
+        self.gone();
+        self.link.upgrade().iter().for_each(|link| link.close(close_code::GOING_AWAY));
+    }
+}
+
+struct HostHandler {
+    session: Arc<HostSession>,
+}
+
+impl LinkHandler for HostHandler {
+    /// A binary message is none of these.
+    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
+        Err(close_code::UNSUPPORTED)
+    }
+
+    fn on_text(&mut self, _: &LinkSender, text: &str) -> Result<(), u16> {
+        self.session.take_line(text);
+        Ok(())
+    }
+
+    fn on_closed(&mut self, cause: &CloseCause) {
+        log::info!("a host process of user {} has gone: {cause}", self.session.user_id);
+        self.session.gone();
+    }
+}
+
+/// The connection's clock: whether the program is there, and which calls are overdue.
+struct HostPulse {
+    session: Arc<HostSession>,
+    opened: Instant,
+    ping_at: Instant,
+    _place: CountedPermit,
+}
+
+impl Pulse for HostPulse {
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        if now >= self.ping_at {
+            if now.saturating_duration_since(link.received_at()) > STREAM_SILENCE_MAX {
+                link.abort(CloseCause::Silent);
+            }
+            link.ping();
+            self.ping_at = now + STREAM_PING_EVERY;
+        }
+        match self.session.number.get() {
+            Some(&number) if self.session.hosts.expire(number, now) => {
+                self.ping_at.min(now + LOOK_EVERY)
+            }
+            Some(_) => self.ping_at,
+            None if now >= self.opened + SERVE_WITHIN => {
+                link.close(close_code::POLICY);
+                self.ping_at
+            }
+            None => self.ping_at.min(self.opened + SERVE_WITHIN),
+        }
+    }
+}
+
+/// The names that a first line wants to serve, and how many calls at once.
+fn wanted(text: &str) -> Result<(Vec<String>, usize), ApiError> {
+    let mut fields = Fields::of(text.as_bytes(), r#"{"serve": ["discord.send"], "credits": 64}"#)?;
+    let names = fields.texts("serve")?;
+    let credits = fields.whole::<usize>("credits", "a whole number")?;
+    fields.finish()?;
+    if names.is_empty() {
+        return Err(ApiError::bad_request("\"serve\" names nothing"));
+    } else if !(1..=HOST_CREDITS_MAX).contains(&credits) {
+        return Err(ApiError::bad_request(format!("\"credits\" are 1 to {HOST_CREDITS_MAX}")));
+    }
+    Ok((names, credits))
+}
+
+/// Which call a line answers, and with what.
+fn answer_of(text: &str) -> Result<(u64, HostResult), ApiError> {
+    let mut fields = Fields::of(text.as_bytes(), r#"{"id": 1, "ok": …}"#)?;
+    let call = fields.whole::<u64>("id", "a whole number")?;
+    let failed = |text: String| HostError { outcome: HostOutcome::Failed, text };
+    let result = match fields.optional::<String>("error", "a string")? {
+        Some(text) => {
+            fields.finish()?;
+            return Ok((call, Err(failed(text.chars().take(ERROR_MAX_CHARS).collect()))));
+        }
+        None => fields.value("ok"),
+    };
+    fields.finish()?;
+    // Its call must not wait for another answer.
+    Ok((
+        call,
+        match result {
+            Ok(value) if value.as_bytes().len() <= HOST_ANSWER_MAX_BYTES => Ok(value),
+            Ok(_) => Err(failed(format!("the answer has more than {HOST_ANSWER_MAX_BYTES} bytes"))),
+            Err(error) => Err(failed(error.message().to_owned())),
+        },
+    ))
+}
+
+fn problem(why: &str) -> String {
+    format!("{{\"error\":{{\"message\":{}}}}}", serde_json::Value::from(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_line_says_what_is_served() {
+        let names = vec!["a.b".to_owned(), "c".to_owned()];
+        assert_eq!(wanted(r#"{"serve":["a.b","c"],"credits":8}"#).ok(), Some((names, 8)));
+        for line in [
+            "",
+            "[]",
+            r#"{"serve":[],"credits":8}"#,
+            r#"{"serve":["a"],"credits":0}"#,
+            r#"{"serve":["a"],"credits":1025}"#,
+            r#"{"serve":"a","credits":8}"#,
+            r#"{"serve":["a"],"credits":8,"more":1}"#,
+        ] {
+            assert!(wanted(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_value_or_an_error_of_its_call() {
+        let outcome = |line: &str| {
+            let (call, result) = answer_of(line).expect("an answer");
+            (call, result.map_err(|error| (error.outcome.as_str(), error.text)).err())
+        };
+        assert_eq!(outcome(r#"{"id":7,"ok":{"a":[1,null]}}"#), (7, None));
+        let said = Some(("failed", "no such channel".to_owned()));
+        assert_eq!(outcome(r#"{"id":8,"error":"no such channel"}"#), (8, said));
+        let large = format!(r#"{{"id":9,"ok":"{}"}}"#, "x".repeat(HOST_ANSWER_MAX_BYTES));
+        assert_eq!(outcome(&large).1.map(|(kind, _)| kind), Some("failed"));
+        assert_eq!(outcome(r#"{"id":9}"#).1.map(|(kind, _)| kind), Some("failed"));
+        for line in ["x", r#"{"ok":1}"#, r#"{"id":-1,"ok":1}"#, r#"{"id":1,"ok":1,"more":1}"#] {
+            assert!(answer_of(line).is_err(), "{line}");
+        }
+    }
+}
