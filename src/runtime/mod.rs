@@ -15,11 +15,11 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::error::DbError;
-use crate::dispatch::{Answer, Cancelled, Job, RequestId};
+use crate::dispatch::{Answer, Cancelled, HostAnswer, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    DbAnswer, DbOp, EncodedJson, MessageOutcome, RuntimeFigures, TenantId, TenantMessage,
-    TenantState,
+    DbAnswer, DbOp, EncodedJson, HostCall, HostError, HostOutcome, MessageOutcome, RuntimeFigures,
+    TenantId, TenantMessage, TenantState,
 };
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
@@ -101,6 +101,12 @@ pub trait TenantDb: Send + Sync {
 
     /// Sends a message of a tenant of this worker.
     fn send(&self, message: TenantMessage) -> MessageOutcome;
+
+    /// Hands in a tenant's call to a host process. Never blocks: `answer` is called once, on any
+    /// thread, at the latest after the call's deadline.
+    fn call_host(&self, _call: HostCall, answer: HostAnswer) {
+        answer(Err(HostError::new(HostOutcome::NoHost)));
+    }
 
     /// Publishes to those that read the tenant's feed, at most once. Never blocks.
     ///

@@ -23,7 +23,8 @@ use crate::store::Caller;
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
-    EncodedValue, MessageOutcome, Sandbox, TenantId, TenantMessage, TenantState,
+    EncodedValue, HostCall, HostError, HostOutcome, MessageOutcome, Sandbox, TenantId,
+    TenantMessage, TenantState,
 };
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ScriptLine, ServerMessage};
 
@@ -513,6 +514,9 @@ impl ConnHandler {
                 let message = TenantMessage { from, to, topic, data, depth };
                 return self.on_send(request_id, message);
             }
+            ClientMessage::HostCall { from, name, args, req_id: request_id } => {
+                return self.on_host_call(request_id, HostCall { from, name, args });
+            }
             ClientMessage::PublishFeed { from, topic, data } => {
                 match self.conn.inner.counters.check_from(self.caller, from)? {
                     // One that is none is counted there: a worker of ours checks it before.
@@ -556,6 +560,20 @@ impl ConnHandler {
         match may_send {
             true => self.messages.hand_in(message, Box::new(answer)),
             false => answer(MessageOutcome::Busy),
+        }
+        Ok(())
+    }
+
+    fn on_host_call(&self, request_id: u64, call: HostCall) -> Result<(), u16> {
+        let may_call = self.conn.inner.counters.check_from(self.caller, call.from)?;
+        let (link, from) = (self.conn.inner.link.clone(), call.from);
+        let answer = move |result| {
+            // One that finds no room is as one that never came: the event's own budget ends it.
+            let _ = link.send_for(from, ServerMessage::host_answer(request_id, result).encode());
+        };
+        match may_call {
+            true => self.messages.call_host(call, Box::new(answer)),
+            false => answer(Err(HostError::new(HostOutcome::Busy))),
         }
         Ok(())
     }

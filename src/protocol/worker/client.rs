@@ -29,8 +29,8 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, DELIVER_EXTENSION, Health, Incoming, LOGS_EXTENSION, MESSAGES_EXTENSION,
-    NOWAIT_EXTENSION, RETIRE_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, DELIVER_EXTENSION, HOST_EXTENSION, Health, Incoming, LOGS_EXTENSION,
+    MESSAGES_EXTENSION, NOWAIT_EXTENSION, RETIRE_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
@@ -46,7 +46,7 @@ use crate::protocol::master::vm_query;
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "subscribed",
     SHARDS_EXTENSION,
     MESSAGES_EXTENSION,
@@ -54,6 +54,7 @@ const EXTENSIONS: [&str; 7] = [
     LOGS_EXTENSION,
     RETIRE_EXTENSION,
     DELIVER_EXTENSION,
+    HOST_EXTENSION,
 ];
 
 /// For connecting and shaking hands.
@@ -478,6 +479,9 @@ impl ClientHandler {
             }
             ServerMessage::SendAnswer { req_id: request_id, result } => {
                 self.session.outbox.answered(request_id, result);
+            }
+            ServerMessage::HostAnswer { req_id: request_id, result } => {
+                self.session.outbox.host_answered(request_id, result);
             }
             ServerMessage::Shards { served } => self.worker.serve_shards(&served),
             ServerMessage::Retire => {

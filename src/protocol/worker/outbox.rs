@@ -3,6 +3,7 @@
 //! Called from a worker's I/O threads, which wait for the answer here, and from executors for what
 //! has none; the link's reader thread brings the answers.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +14,13 @@ use crate::base::answer::AnswerSender;
 use crate::base::labels::Label as _;
 use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
 use crate::base::sync::Lock;
+use crate::dispatch::HostAnswer;
 use crate::dispatch::worker_like::next_request_id;
 use crate::net::link::{CloseCause, LinkSender, Pending, Registered, SendError, close_code};
-use crate::wire::data::{EncodedJson, EncodedValue, MessageOutcome, TenantId, TenantMessage};
+use crate::wire::data::{
+    EncodedJson, EncodedValue, HostCall, HostError, HostOutcome, HostResult, MessageOutcome,
+    TenantId, TenantMessage,
+};
 use crate::wire::message::ClientMessage;
 
 /// A worker's way to its master for what its tenants send. Clones are the same one.
@@ -38,6 +43,33 @@ struct OutboxState {
 struct OutboxLink {
     link: LinkSender,
     waiting: Pending<AnswerSender<MessageOutcome>>,
+    calls: Pending<OpenHostCall>,
+}
+
+/// A call to a host process that waits for its answer.
+struct OpenHostCall(Option<HostAnswer>);
+
+impl OpenHostCall {
+    fn end(mut self, result: HostResult) {
+        if let Some(answer) = self.0.take() {
+            answer(result);
+        }
+    }
+}
+
+impl Drop for OpenHostCall {
+    /// The link has ended: the call may have been carried out.
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(HostError::new(HostOutcome::Unknown)));
+        }
+    }
+}
+
+impl fmt::Debug for OpenHostCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenHostCall")
+    }
 }
 
 impl Outbox {
@@ -62,6 +94,39 @@ impl Outbox {
         };
         way.waiting.take(id);
         outcome
+    }
+
+    /// Hands in a tenant's call to a host process; its master answers by the call's deadline. Never
+    /// blocks.
+    pub fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        let refused = |outcome| Err(HostError::new(outcome));
+        let Some(way) = self.0.state.lock().way.clone() else {
+            return answer(refused(HostOutcome::Busy));
+        };
+        let (from, id) = (call.from, next_request_id().0);
+        match way.calls.register(id, OpenHostCall(Some(answer))) {
+            Registered::Waiting(_) => {}
+            Registered::Closed(call, _)
+            | Registered::Sealed(call)
+            | Registered::Full(call)
+            | Registered::Duplicate(call) => return call.end(refused(HostOutcome::Busy)),
+        }
+        let outcome = match way.link.send_for(from, ClientMessage::host_call(call, id).encode()) {
+            Ok(()) => return,
+            Err(SendError::TooLarge { .. }) => HostOutcome::TooLarge,
+            Err(SendError::Closed | SendError::Full) => HostOutcome::Busy,
+        };
+        if let Some(call) = way.calls.take(id) {
+            call.end(refused(outcome));
+        }
+    }
+
+    /// An answer to such a call.
+    pub(super) fn host_answered(&self, request_id: u64, result: Result<EncodedValue, String>) {
+        let Some(way) = self.0.state.lock().way.clone() else { return };
+        if let Some(call) = way.calls.take(request_id) {
+            call.end(result.map_err(|text| HostError::of_text(&text)));
+        }
     }
 
     /// Sends what a tenant publishes, within its share of the link's room. Never blocks.
@@ -111,8 +176,8 @@ impl Outbox {
         let mut state = self.0.state.lock();
         if !state.is_closed {
             state.way.get_or_insert_with(|| {
-                let waiting = Pending::new(PENDING_MAX);
-                Arc::new(OutboxLink { link: link.clone(), waiting })
+                let (waiting, calls) = (Pending::new(PENDING_MAX), Pending::new(PENDING_MAX));
+                Arc::new(OutboxLink { link: link.clone(), waiting, calls })
             });
         }
     }
@@ -141,5 +206,6 @@ fn end(way: Option<Arc<OutboxLink>>, cause: &CloseCause) {
     if let Some(way) = way {
         // Without their senders, those that wait learn it.
         drop(way.waiting.close(cause.clone()));
+        drop(way.calls.close(cause.clone()));
     }
 }

@@ -17,15 +17,15 @@ use super::program::OwnTemplate;
 use super::templates::Compiled;
 use crate::base::error::DbError;
 use crate::base::limits::{
-    CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES,
-    KV_VALUE_MAX_BYTES, SOURCE_MAX_BYTES,
+    CALL_BYTES, DB_BODY_MAX_BYTES, HOST_ANSWER_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX,
+    IO_THREADS, KV_FIND_MAX_BYTES, KV_VALUE_MAX_BYTES, SOURCE_MAX_BYTES,
 };
 use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
 use crate::wire::data::{
-    DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, MessageOutcome, PartialGlobalKv, TenantId,
-    Timer,
+    DbAnswer, DbCall, GlobalKv, GlobalKvData, HostResult, KvRecord, MessageOutcome,
+    PartialGlobalKv, TenantId, Timer,
 };
 
 /// A job: what to do, and where the result goes.
@@ -44,8 +44,40 @@ pub(super) struct IoJob {
     pub(super) charge: Charge,
 }
 
-/// The work of a job.
-pub(super) type IoWork = Box<dyn FnOnce(&dyn TenantDb) -> IoOutput + Send>;
+/// The work of a job: it has the reply's result handed over once, at once or later.
+pub(super) type IoWork = Box<dyn FnOnce(&dyn TenantDb, IoReply) + Send>;
+
+/// Work that blocks until it is done.
+pub(super) fn blocking(work: impl FnOnce(&dyn TenantDb) -> IoOutput + Send + 'static) -> IoWork {
+    Box::new(move |db, reply| {
+        let (tenant, processor) = (reply.tenant, cpu_time());
+        let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
+            let panic = panic_message(payload.as_ref());
+            log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {panic}");
+            IoOutput::Panicked
+        });
+        reply.done(output, cpu_time() - processor);
+    })
+}
+
+/// Where the result of a job goes.
+pub(super) struct IoReply {
+    reply_to: Arc<Mailbox>,
+    tenant: TenantId,
+    purpose: IoPurpose,
+    charge: Charge,
+    started: Instant,
+}
+
+impl IoReply {
+    /// Hands the result over. `processor`: what it took of a processor.
+    pub(super) fn done(self, output: IoOutput, processor: Duration) {
+        let Self { reply_to, tenant, purpose, charge, started } = self;
+        let charge = charge.for_result(output.bytes());
+        let took = started.elapsed();
+        reply_to.done(IoDone { tenant, purpose, output, charge, took, processor });
+    }
+}
 
 /// What a job is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +97,10 @@ pub(super) enum IoPurpose {
     },
 }
 
-/// A call of a script to the database or to another tenant, and when it was made.
+/// A call of a script to the database, another tenant or a host process, and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// Which of the database's; none: a message.
+    /// Which of the database's; none: another call.
     pub(super) call: Option<DbCall>,
     /// When.
     pub(super) at: Instant,
@@ -100,6 +132,8 @@ pub(super) enum IoOutput {
     Answer(Result<DbAnswer, DbError>),
     /// What became of a message.
     Sent(MessageOutcome),
+    /// What a host process answered.
+    Host(HostResult),
     /// The work panicked.
     Panicked,
     /// Its event ended before it began.
@@ -111,6 +145,7 @@ impl IoOutput {
     fn bytes(&self) -> usize {
         match self {
             IoOutput::Answer(Ok(answer)) => answer_bytes(answer),
+            IoOutput::Host(Ok(value)) => value.as_bytes().len(),
             // A line, or what its tenant has anyway.
             _ => 0,
         }
@@ -145,8 +180,8 @@ impl IoPurpose {
                     | DbCall::SetTenantState
                     | DbCall::TimerSet
                     | DbCall::TimerCancel,
-                )
-                | None => 0,
+                ) => 0,
+                None => HOST_ANSWER_MAX_BYTES,
             },
         };
         CALL_BYTES + 2 * answer
@@ -248,14 +283,10 @@ impl IoPool {
 
 fn run(job: IoJob, db: &dyn TenantDb) {
     let IoJob { reply_to, tenant, owner, purpose, work, charge } = job;
-    let (started, processor) = (Instant::now(), cpu_time());
-    let is_wanted = owner.is_none_or(|owner| owner.strong_count() > 0);
-    let work = move |db: &dyn TenantDb| if is_wanted { work(db) } else { IoOutput::NotBegun };
-    let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
-        log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
-        IoOutput::Panicked
-    });
-    let charge = charge.for_result(output.bytes());
-    let (took, processor) = (started.elapsed(), cpu_time() - processor);
-    reply_to.done(IoDone { tenant, purpose, output, charge, took, processor });
+    let reply = IoReply { reply_to, tenant, purpose, charge, started: Instant::now() };
+    if owner.is_none_or(|owner| owner.strong_count() > 0) {
+        work(db, reply);
+    } else {
+        reply.done(IoOutput::NotBegun, Duration::ZERO);
+    }
 }

@@ -91,6 +91,8 @@ ops! {
     TimerCancel = 27, "timer_cancel";
     /// `Timers:list`
     TimerList = 28, "timer_list";
+    /// `Host:call`
+    HostCall = 30, "host_call";
 }
 
 impl CallOp {

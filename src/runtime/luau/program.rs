@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::executor::Core;
-use super::io::{IoOutput, IoPurpose, IoWork};
+use super::io::{IoOutput, IoPurpose, blocking};
 use super::outside::ChargeKind;
 use super::templates::{Compiled, MAIN, MAIN_FILE, TemplateCache, Templates};
 use super::tenant::Tenant;
@@ -104,7 +104,7 @@ impl Tenant {
         let load = program.last_load;
         program.state = ProgramState::Loading(load);
         let (tenant, limit) = (self.id, core.limits().source_bytes);
-        let work: IoWork = Box::new(move |db| {
+        let work = blocking(move |db| {
             let (scopes, key) = (Scopes::new([TEMPLATE_SCOPE]), TEMPLATE_KEY.to_owned());
             let get = KeyValueOp::Get { scopes, key };
             let record = db.ask(DbOp::Kv(tenant, get)).and_then(DbAnswer::into_record);
@@ -158,7 +158,7 @@ impl Tenant {
     pub(super) fn compile_next(&mut self, core: &mut Core) {
         while let Some((number, name, source)) = self.queue.next_source() {
             let limit = core.limits().source_bytes;
-            let work: IoWork = Box::new(move |_| {
+            let work = blocking(move |_| {
                 IoOutput::Script(Compiled::from_source(&name, source.as_bytes(), limit))
             });
             let charge = self.outside.charge(ChargeKind::Call, 0);

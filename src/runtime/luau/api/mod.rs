@@ -1,11 +1,12 @@
-//! The calls of `ctx` that go to the database, and to other tenants: from what a script gave to
-//! work for an I/O thread, and back.
+//! The calls of `ctx` that go to the database, to other tenants and to host processes: from what a
+//! script gave to work for an I/O thread, and back.
 //!
 //! A call is checked and its values are converted on the executor, at once: a script that changes a
 //! table after `KV:set` does not change what is set. Rules of the store are the store's; here are
 //! the rules of scripts.
 
 mod global_kv;
+mod host_calls;
 mod kv;
 mod messages;
 mod rules;
@@ -19,7 +20,7 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
-use super::io::{Asked, IoOutput, IoWork, texts_bytes};
+use super::io::{Asked, IoOutput, IoWork, blocking, texts_bytes};
 use super::locks::{LockMode, RecordKey};
 use super::ops::CallOp;
 use crate::base::error::DbError;
@@ -56,7 +57,7 @@ impl PreparedCall {
         work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
         let asked = Asked { call: Some(call), at: Instant::now() };
-        let work = Box::new(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
+        let work = blocking(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
         Self { asked, work, reply, bytes: CALL_BYTES + bytes, lock: None }
     }
 
@@ -127,6 +128,7 @@ pub(super) fn prepare(
         CallOp::MessagesAllow => messages::allow(tenant, &args),
         CallOp::MessagesDisallow => messages::disallow(tenant, &args),
         CallOp::MessagesAllowed => Ok(messages::allowed(tenant)),
+        CallOp::HostCall => host_calls::call(tenant, &args),
         CallOp::GlobalWatch => global_kv::watch(tenant, &args),
         CallOp::GlobalUnwatch => global_kv::unwatch(tenant, &args),
         CallOp::GlobalWatched => Ok(global_kv::watched(tenant)),
@@ -168,6 +170,12 @@ fn results(
         IoOutput::Answer(answer) => answer.map_err(|error| error.to_string())?,
         IoOutput::Sent(MessageOutcome::Accepted) => DbAnswer::Done,
         IoOutput::Sent(outcome) => return Err(messages::refusal(outcome)),
+        IoOutput::Host(Err(error)) => return Err(error.to_text()),
+        IoOutput::Host(Ok(value)) => {
+            let converted = ToLuau::new(lua, &host.pace).value(&value);
+            let values = converted.map(|value| MultiValue::from_vec(vec![value]));
+            return values.map_err(|error| host.convert_failed(&error));
+        }
         // A panic on the I/O thread: it is in the log.
         _ => return Err(INTERNAL.to_owned()),
     };

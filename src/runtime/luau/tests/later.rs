@@ -59,7 +59,7 @@ fn ctx_shows_all_of_its_members_in_a_loop() {
         end
         table.sort(names)
         return table.concat(names, ' ')";
-    let names = "\"Feed GlobalKV KV Messages Runtime Timers event log tenant\"";
+    let names = "\"Feed GlobalKV Host KV Messages Runtime Timers event log tenant\"";
     assert_eq!(World::new().ok(code), names);
     let pairs = "local names = {} for name in pairs((...)) do names[#names + 1] = name end
         return names";

@@ -93,6 +93,11 @@ const OPS: &[(&str, &str)] = &[
         "for _ = 1, 60 do ctx.Timers:after(1e6, 'E', string.rep('x', 2 ^ 14 - 20)) end
         storm(900, function() while true do ctx.Timers:list() end end)",
     ),
+    (
+        "host_call",
+        "local data = string.rep('x', 2 ^ 16 - 3)
+        storm(900, function() while true do pcall(ctx.Host.call, ctx.Host, 'a.b', data) end end)",
+    ),
 ];
 
 /// Members of `ctx` that answer at once. The others are calls of the table above.
@@ -120,6 +125,7 @@ const CALLS: &[(&str, &str)] = &[
     ("ctx.GlobalKV.unwatch", "global_unwatch"),
     ("ctx.GlobalKV.watch", "global_watch"),
     ("ctx.GlobalKV.watched", "global_watched"),
+    ("ctx.Host.call", "host_call"),
     ("ctx.KV.delete", "kv_delete"),
     ("ctx.KV.find", "kv_find"),
     ("ctx.KV.get", "kv_get"),
