@@ -63,6 +63,7 @@ const COMMANDS: &[Command] = &[
     commands::feed::COMMAND,
     commands::restart::COMMAND,
     commands::quarantine::COMMAND,
+    commands::host::COMMAND,
     commands::masters::COMMAND,
     commands::masters::ROUTE,
     commands::drain::COMMAND,

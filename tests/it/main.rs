@@ -71,6 +71,8 @@ mod fuzzed;
 #[cfg(feature = "worker")]
 mod hostile_master;
 #[cfg(feature = "luau")]
+mod hosts;
+#[cfg(feature = "luau")]
 mod live_tenants;
 #[cfg(feature = "luau")]
 mod logs;

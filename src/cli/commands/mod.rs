@@ -9,6 +9,7 @@ pub(super) mod drop_tenant;
 pub(super) mod errors;
 pub(super) mod feed;
 pub(super) mod global_kv;
+pub(super) mod host;
 pub(super) mod init;
 pub(super) mod kv;
 pub(super) mod log_level;

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::api::token::{Secret, mint, mint_acting};
+use crate::api::token::{Secret, mint, mint_acting, mint_serving};
+use crate::base::limits::{HOST_NAME_MAX_BYTES, HOST_NAMES_MAX};
 use crate::master::config::{span, wrong};
+use crate::wire::data::is_host_name;
 
 use crate::cli::console::output;
 use crate::cli::parse::args::{Args, OptionSpec};
@@ -13,7 +15,7 @@ use crate::cli::{CliError, Command};
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "token",
-    usage: "--user ID [--act-as-any] [--expires 24h]",
+    usage: "--user ID [--act-as-any | --serve NAME[,NAME]] [--expires 24h]",
     about: "mint an internal API token",
     options: &[&[
         OptionSpec::value("user", "ID", "Discord id of the user that the caller acts for"),
@@ -21,12 +23,18 @@ pub(in crate::cli) const COMMAND: Command = Command {
             "act-as-any",
             "the caller may name any user as an event's author, as a gateway has to",
         ),
+        OptionSpec::value(
+            "serve",
+            "NAMES",
+            "for a host process: the names of calls that it serves, and nothing else",
+        ),
         OptionSpec::value("expires", "D", "how long it is good for (default: 24h)"),
     ]],
     examples: &[
         "MESOPHYLL_API_SECRET=… mesophyll token --user 123",
         "mesophyll token --user 123 --expires 5m",
         "mesophyll token --user 123 --act-as-any",
+        "mesophyll token --user 123 --serve discord.send,discord.mute",
     ],
     run,
 };
@@ -46,6 +54,17 @@ fn run(args: &Args) -> Result<(), CliError> {
         ))
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Some((names, _)) = args.get("serve") {
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        let are_names = names.iter().all(|name| is_host_name(name, HOST_NAME_MAX_BYTES));
+        if !are_names || names.len() > HOST_NAMES_MAX {
+            let text = "takes names of letters, digits, '.', '_' and '-', with commas between";
+            return Err(wrong(args, "serve", text).into());
+        } else if args.is_on("act-as-any") {
+            return Err(CliError::usage("--serve and --act-as-any exclude each other"));
+        }
+        return output::print(&mint_serving(&secret, user, &names, (now + good_for).as_secs()));
+    }
     let mint = if args.is_on("act-as-any") { mint_acting } else { mint };
     output::print(&mint(&secret, user, (now + good_for).as_secs()))
 }

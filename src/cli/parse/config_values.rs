@@ -52,6 +52,7 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("tls-ca", config.tls.ca.as_deref().map_or(NONE.to_owned(), path)),
         ("worker-certs", if config.tls.worker_certs { "require" } else { NONE }.to_owned()),
         ("caller-rate", config.caller_rate.map_or("no bound".to_owned(), |rate| rate.to_string())),
+        ("host-allow", list(config.host_allow.iter())),
         ("cluster", config.cluster.cluster.clone().unwrap_or("none: alone".to_owned())),
         ("advertise", config.cluster.advertise.map_or(NONE.to_owned(), |at| at.to_string())),
         ("name", config.cluster.name.clone().unwrap_or("the machine's".to_owned())),

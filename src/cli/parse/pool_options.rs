@@ -193,4 +193,9 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
         "N",
         "events, messages and scripts a second of one caller of the API (default: no bound)",
     ),
+    OptionSpec::list(
+        "host-allow",
+        "NAME",
+        "every tenant may call this name of a host process (default: none)",
+    ),
 ];

@@ -13,6 +13,7 @@ use super::fixtures;
 use super::outcome::Mismatch;
 use super::world::World;
 use crate::base::error::DbError;
+use crate::base::limits::HOST_NAME_MAX_BYTES;
 use crate::base::sync::Lock;
 use crate::cli::parse::words::quoted;
 use crate::dispatch::Job;
@@ -21,7 +22,8 @@ use crate::store::global::{GlobalAddress, GlobalChange};
 use crate::wire;
 use crate::wire::data::{
     CreateEvent, CreateGlobalKv, DbAnswer, DbOp, EncodedJson, EncodedValue, EventData,
-    GlobalKeyValueOp, KeyValueOp, KvRecord, MessageOutcome, TenantId, TenantMessage, TenantState,
+    GlobalKeyValueOp, HostCall, HostError, HostOutcome, KeyValueOp, KvRecord, MessageOutcome,
+    TenantId, TenantMessage, TenantState, is_host_name,
 };
 
 /// Limit: so far a clock moves at once. A hundred years are a mistake, and less fits every type.
@@ -131,6 +133,10 @@ enum TestCall {
     Purchase(EntryAddress, String),
     /// What this tenant has published.
     Published(String),
+    /// Calls of this name are answered with this, or fail with this text.
+    Serve(String, Option<Box<RawValue>>, Option<String>),
+    /// What host processes have been asked.
+    Called,
     Fixture(String),
     Mismatch(Box<RawValue>, Box<RawValue>, String),
 }
@@ -228,6 +234,8 @@ impl Session {
                 .map_err(of_db)
                 .map(|()| "null".to_owned()),
             TestCall::Published(of) => self.published(tenant(&of)?),
+            TestCall::Serve(name, answer, error) => self.serve(name, answer.as_deref(), error),
+            TestCall::Called => self.called(),
             TestCall::Fixture(name) => fixtures::read(&self.root, &self.folder, &name),
             TestCall::Mismatch(expected, actual, what) => {
                 let mismatch = Mismatch::new(expected.get(), actual.get(), &what);
@@ -282,6 +290,38 @@ impl Session {
             })
             .map_err(|error| error.to_string())
             .map(|()| "null".to_owned())
+    }
+
+    fn serve(
+        &self,
+        name: String,
+        answer: Option<&RawValue>,
+        error: Option<String>,
+    ) -> Result<String, String> {
+        if !is_host_name(&name, HOST_NAME_MAX_BYTES) {
+            return Err(format!("{name:?} is not letters, digits, \".\", \"_\" and \"-\""));
+        }
+        let result = match error {
+            Some(text) => Err(HostError { outcome: HostOutcome::Failed, text }),
+            None => {
+                let json = answer.map_or("null", RawValue::get);
+                let value = wire::json::value_from_json(json.as_bytes());
+                Ok(value.map_err(|error| error.to_string())?)
+            }
+        };
+        self.world.serve(name, result);
+        Ok("null".to_owned())
+    }
+
+    fn called(&self) -> Result<String, String> {
+        let item = |call: &HostCall| {
+            let args = wire::json::json_from_encoded(&call.args);
+            let args = args.map_err(|error| error.to_string())?;
+            let (name, tenant) = (quoted(&call.name), quoted(&call.from.to_string()));
+            Ok(format!("{{\"name\":{name},\"tenant\":{tenant},\"args\":{args}}}"))
+        };
+        let items: Result<Vec<_>, String> = self.world.called()?.iter().map(item).collect();
+        Ok(format!("[{}]", items?.join(",")))
     }
 
     fn published(&self, of: TenantId) -> Result<String, String> {

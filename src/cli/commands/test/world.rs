@@ -16,19 +16,19 @@ use crate::base::error::DbError;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{
-    Answer, Cancelled, Delivery, DispatchResult, Job, MessageCarrier, MessageDoor, Refused,
-    Request, RequestId,
+    Answer, Cancelled, Delivery, DispatchResult, HostAnswer, Job, MessageCarrier, MessageDoor,
+    Refused, Request, RequestId,
 };
 use crate::feeds;
-use crate::pool::{Messages, Subscriptions, TimerFirer, WorkerDb};
+use crate::pool::{Hosts, Messages, Subscriptions, TimerFirer, WorkerDb};
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    DbAnswer, DbOp, EncodedJson, MessageOutcome, SHOP_UPDATE, TENANT_MESSAGE, TenantId,
-    TenantMessage, TenantState, Timestamp,
+    DbAnswer, DbOp, EncodedJson, HostCall, HostError, HostOutcome, HostResult, MessageOutcome,
+    SHOP_UPDATE, TENANT_MESSAGE, TenantId, TenantMessage, TenantState, Timestamp,
 };
 
 /// What the clock of each world shows first: 2026-01-01T00:00:00Z, a Thursday.
@@ -52,6 +52,7 @@ pub(super) struct World {
     pub(super) db: Arc<DbState>,
     clock: Arc<ManualClock>,
     published: Published,
+    hosts: Arc<Lock<HostScript>>,
     // The worker's tenants send by it, and it knows the worker.
     _messages: Arc<Messages>,
     timers: Lock<TimerFirer>,
@@ -77,9 +78,11 @@ impl World {
             .map_err(|error| io::Error::other(error.to_string()))?;
         let db = Arc::new(db.with_clock(of_scripts.clone()));
         let (door, published) = (MessageDoor::default(), Published::default());
+        let hosts = Arc::<Lock<HostScript>>::default();
         let tenant_db = TestDb {
             inner: WorkerDb::direct(db.clone(), 0, 1, door.clone()),
             published: published.clone(),
+            hosts: hosts.clone(),
         };
         let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
         let limits = LuauLimits { log_burst: PRINTED_MAX, ..LuauLimits::default() };
@@ -87,14 +90,15 @@ impl World {
         let runtime = LuauRuntime::start(config, Arc::new(tenant_db), subscriptions.clone())
             .map_err(|error| io::Error::other(error.to_string()))?;
         let worker = Arc::new(TestWorker { runtime, subscriptions });
-        let messages = Messages::new(worker.clone(), db.clone(), None);
+        let no_hosts = Hosts::new(db.clone(), Vec::new());
+        let messages = Messages::new(worker.clone(), db.clone(), no_hosts, None);
         let carrier: Arc<dyn MessageCarrier> = messages.clone();
         door.open(Arc::downgrade(&carrier));
         let (all, at_once) = (ShardSet::full(), Duration::ZERO);
         let timers = Lock::new(TimerFirer::new(worker.clone(), db.clone(), all, at_once));
         let started = HashMap::new();
         let _messages = messages;
-        Ok(Self { worker, db, clock, published, _messages, timers, started, last: 0 })
+        Ok(Self { worker, db, clock, published, hosts, _messages, timers, started, last: 0 })
     }
 
     /// Hands a job in: the number by which [`World::answer`] has what comes of it.
@@ -171,6 +175,23 @@ impl World {
         Timestamp::of(self.clock.date())
     }
 
+    /// Has calls of this name answered so from now on.
+    pub(super) fn serve(&self, name: String, result: HostResult) {
+        self.hosts.lock().answers.insert(name, result);
+    }
+
+    /// What host processes have been asked since this was asked last.
+    ///
+    /// # Blocks
+    /// As [`World::answer`].
+    ///
+    /// # Errors
+    /// As [`World::answer`].
+    pub(super) fn called(&self) -> Result<Vec<HostCall>, String> {
+        self.rest()?;
+        Ok(std::mem::take(&mut self.hosts.lock().calls))
+    }
+
     /// What the tenant published since this was asked last: topics and data.
     ///
     /// # Blocks
@@ -237,10 +258,20 @@ impl WorkerLike for TestWorker {
     }
 }
 
-/// The database of a world, which keeps what is published.
+/// What host processes are asked in a test, and what they answer.
+#[derive(Default)]
+struct HostScript {
+    /// By the names that are served.
+    answers: HashMap<String, HostResult>,
+    /// Limit: `PUBLISHED_MAX`.
+    calls: Vec<HostCall>,
+}
+
+/// The database of a world, which keeps what is published, and what host processes are asked.
 struct TestDb {
     inner: WorkerDb,
     published: Published,
+    hosts: Arc<Lock<HostScript>>,
 }
 
 impl TenantDb for TestDb {
@@ -254,6 +285,24 @@ impl TenantDb for TestDb {
 
     fn send(&self, message: TenantMessage) -> MessageOutcome {
         self.inner.send(message)
+    }
+
+    fn call_host(&self, call: HostCall, answer: HostAnswer) {
+        let result = {
+            let mut hosts = self.hosts.lock();
+            let served = hosts.answers.get(&call.name).cloned();
+            match served {
+                None => Err(HostError::new(HostOutcome::NoHost)),
+                Some(_) if hosts.calls.len() >= PUBLISHED_MAX => {
+                    Err(HostError::new(HostOutcome::Busy))
+                }
+                Some(result) => {
+                    hosts.calls.push(call);
+                    result
+                }
+            }
+        };
+        answer(result);
     }
 
     fn publish(&self, from: TenantId, topic: String, data: EncodedJson) -> Result<(), DbError> {
