@@ -288,10 +288,7 @@ impl TimerFirer {
         }
         for news in news {
             match news {
-                TimerNews::Set(tenant, due) if self.has_passed(due) => self.lines.more(tenant, now),
-                TimerNews::Set(_, due) => {
-                    self.next = Some(self.next.map_or(due, |next| next.min(due)));
-                }
+                TimerNews::Set(tenant, due) => self.is_due_at(tenant, due, now),
                 TimerNews::Cancelled(tenant, id) => self.lines.cancelled(tenant, &id, now),
                 TimerNews::Doubt => self.doubt_until = Some(now + DOUBT_ENDS),
                 TimerNews::Came(shards) => {
@@ -312,11 +309,6 @@ impl TimerFirer {
 
     fn begin_anew(&mut self) {
         (self.behind, self.next) = (None, Some(Timestamp::EPOCH));
-    }
-
-    /// Whether looks have gone by what is due then.
-    fn has_passed(&self, due: Timestamp) -> bool {
-        self.behind.as_ref().is_some_and(|(behind, ..)| due <= *behind)
     }
 
     /// Reads what is due, as far as there is room.
@@ -423,13 +415,13 @@ impl TimerFirer {
             return;
         }
         match self.db.timers_ran(&runs) {
-            Ok(()) => runs.iter().for_each(|run| self.written(run)),
+            Ok(()) => runs.iter().for_each(|run| self.written(run, now)),
             // Of some of them: these are for their new master to run again.
             Err(DbError::NotOwner(_)) => {
                 for run in &runs {
                     let written = self.db.timers_ran(std::slice::from_ref(run));
                     if matches!(written, Ok(()) | Err(DbError::NotOwner(_))) {
-                        self.written(run);
+                        self.written(run, now);
                     }
                 }
             }
@@ -440,10 +432,19 @@ impl TimerFirer {
         }
     }
 
-    fn written(&mut self, run: &TimerRun) {
+    fn written(&mut self, run: &TimerRun, now: Instant) {
         self.lines.written(run);
         if let Some(next) = run.next {
-            self.next = Some(self.next.map_or(next, |known| known.min(next)));
+            self.is_due_at(run.tenant, next, now);
+        }
+    }
+
+    /// A timer of the tenant's is due then, by the store: looks find it, unless they have gone by.
+    fn is_due_at(&mut self, tenant: TenantId, due: Timestamp, now: Instant) {
+        if self.behind.as_ref().is_some_and(|(behind, ..)| due <= *behind) {
+            self.lines.more(tenant, now);
+        } else {
+            self.next = Some(self.next.map_or(due, |next| next.min(due)));
         }
     }
 

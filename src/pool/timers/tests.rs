@@ -486,3 +486,29 @@ fn none_is_lost_whatever_fails_and_whenever_the_master_ends() {
         assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0), "seed {seed}");
     }
 }
+
+#[test]
+fn one_due_again_where_a_look_has_gone_by_runs() {
+    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    let began = world.clock.now();
+    let turn_at = |world: &mut World, millis| {
+        world.clock.move_to(began + Duration::from_millis(millis));
+        world.firer.turn();
+        world.pool.open.lock().pop()
+    };
+    world.set(A, "every", TimerWhen::Every("* * * * *".to_owned()));
+    world.set(B, "before", TimerWhen::After(119_940_000));
+    world.set(B, "same", TimerWhen::After(120_000_000));
+    let slow = turn_at(&mut world, 60_000).expect("a run");
+    let other = turn_at(&mut world, 119_940).expect("a run");
+    other.send(Ok(EncodedValue::null()));
+    assert!(turn_at(&mut world, 119_980).is_none(), "it writes, and again after 50 ms");
+    slow.send(Ok(EncodedValue::null()));
+    assert!(turn_at(&mut world, 119_990).is_none());
+    // The end of the slow run, which is due again now, is written after this look.
+    let same = turn_at(&mut world, 120_000).expect("a run");
+    same.send(Ok(EncodedValue::null()));
+    world.advance(Duration::from_millis(200));
+    let last = world.pool.seen.lock().last().cloned();
+    assert_eq!(last, Some((A, "every".to_owned(), at(1_767_225_720_000_000))));
+}
