@@ -313,6 +313,10 @@ impl TimerFirer {
 
     /// Reads what is due, as far as there is room.
     fn look(&mut self, now: Instant) {
+        if self.behind.as_ref().is_some_and(|(behind, ..)| *behind > self.db.now()) {
+            // The system's date was set back: what is made now is due before that place.
+            self.begin_anew();
+        }
         while now >= self.look_at && self.lines.has_room() && !self.of.is_empty() {
             if self.next.is_none_or(|next| next > self.db.now()) {
                 return;

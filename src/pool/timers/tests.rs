@@ -512,3 +512,20 @@ fn one_due_again_where_a_look_has_gone_by_runs() {
     let last = world.pool.seen.lock().last().cloned();
     assert_eq!(last, Some((A, "every".to_owned(), at(1_767_225_720_000_000))));
 }
+
+#[test]
+fn timers_made_after_the_date_was_set_back_run() {
+    let store = Arc::new(MemoryStore::new());
+    let mut before = World::new(store.clone(), clock());
+    before.set(A, "before", TimerWhen::After(3_600_000_000));
+    before.advance(Duration::from_secs(3600));
+    before.advance(TIMERS_PACE);
+    assert_eq!(before.pool.seen.lock().len(), 1);
+    // The same firer, an hour earlier.
+    let mut world = World::new(store, clock());
+    (world.firer.behind, world.firer.next) = (before.firer.behind.take(), before.firer.next);
+    assert!(world.firer.behind.as_ref().is_some_and(|(due, ..)| *due > world.db.now()));
+    world.set(A, "after", TimerWhen::After(10_000_000));
+    world.advance(Duration::from_secs(10));
+    assert_eq!(world.pool.seen.lock().len(), 1);
+}
