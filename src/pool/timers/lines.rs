@@ -124,6 +124,9 @@ impl TimerLines {
         self.waiting -= line.waiting.len();
         line.waiting.clear();
         line.has_more = false;
+        // One without room, so that each tenant's turn comes.
+        let has_room = self.waiting < TIMERS_WAITING_MAX;
+        let most = if has_room { TENANT_TIMERS_WAITING_MAX } else { 1 };
         for timer in due {
             let retry = line.retries.get(&timer.id);
             let is_later = retry.is_some_and(|one| one.not_before.is_some_and(|at| at > now));
@@ -131,7 +134,7 @@ impl TimerLines {
             if is_later || is_firing {
                 continue;
             }
-            if line.waiting.len() >= TENANT_TIMERS_WAITING_MAX {
+            if line.waiting.len() >= most {
                 line.has_more = true;
                 break;
             }
@@ -243,10 +246,7 @@ impl TimerLines {
         let firing = line.firing.take_if(|one| one.number == number)?;
         let is_dropped = line.take_in(&firing.timer, arrival, now, date);
         if line.until.is_some_and(|until| until > now) {
-            // The store has them.
-            line.has_more = true;
-            self.waiting -= line.waiting.len();
-            line.waiting.clear();
+            self.waiting -= line.leave_to_store();
         }
         self.leave(&firing);
         let outcome = match arrival {
@@ -277,8 +277,8 @@ impl TimerLines {
         self.over.remove(&(run.tenant, run.id.clone()));
     }
 
-    /// Takes the places of handlers that take their time, and gives those up that never answer: the
-    /// numbers of these.
+    /// Takes the places of handlers that take their time, and the room of what waits for them, and
+    /// gives those up that never answer: the numbers of these.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(TenantId, u64)> {
         let mut lost = Vec::new();
         for (tenant, line) in &mut self.by_tenant {
@@ -288,6 +288,7 @@ impl TimerLines {
                 lost.push((*tenant, firing.number));
             } else if age >= TIMER_PLACE_FOR && std::mem::take(&mut firing.has_place) {
                 self.places -= 1;
+                self.waiting -= line.leave_to_store();
             }
         }
         lost
@@ -306,6 +307,14 @@ impl TimerLines {
 }
 
 impl Line {
+    /// Keeps none of those that wait, which the store has; how many there were.
+    fn leave_to_store(&mut self) -> usize {
+        self.has_more = true;
+        let count = self.waiting.len();
+        self.waiting.clear();
+        count
+    }
+
     fn knows(&self, id: &str) -> bool {
         self.waiting.iter().any(|timer| timer.id == id)
             || self.retries.contains_key(id)

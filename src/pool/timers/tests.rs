@@ -276,6 +276,53 @@ fn places_and_memory_are_bounded() {
 }
 
 #[test]
+fn tenants_with_slow_handlers_leave_room_for_others() {
+    let (mut bench, began, date) = (Bench::default(), Instant::now(), at(100));
+    let tenants = (1..=200).map(|number| TenantId::User(number << 22));
+    for tenant in tenants {
+        let stored = (0..100).map(|number| timer(&format!("{number:03}"), 5)).collect();
+        bench.stored.insert(tenant, stored);
+        bench.lines.more(tenant, began);
+    }
+    // Every handler takes three seconds.
+    let (mut now, mut running, mut ran) = (began, Vec::new(), 0);
+    for _ in 0..10 {
+        while let Some((tenant, number, id)) = bench.next(now, date) {
+            running.push((now, tenant, number, id));
+        }
+        assert!(bench.lines.counts().0 <= TIMERS_WAITING_MAX);
+        now += TIMER_PLACE_FOR;
+        assert_eq!(bench.lines.expire(now), []);
+        assert!(bench.lines.has_room() && bench.lines.counts().0 == 0);
+        let is_over = |since: Instant| now - since >= Duration::from_secs(3);
+        for (_, tenant, number, id) in running.extract_if(.., |(since, ..)| is_over(*since)) {
+            assert_eq!(bench.stored[&tenant][0].id, id, "in order");
+            bench.end((tenant, number), Arrival::Arrived, now, date);
+            ran += 1;
+        }
+    }
+    assert!(ran > 400, "{ran}");
+}
+
+#[test]
+fn many_tenants_with_many_timers_have_their_share_of_room() {
+    let (mut bench, now, date) = (Bench::default(), Instant::now(), at(100));
+    for tenant in (1..=200).map(|number| TenantId::User(number << 22)) {
+        let stored = (0..100).map(|number| timer(&format!("{number:03}"), 5)).collect();
+        bench.stored.insert(tenant, stored);
+        bench.lines.more(tenant, now);
+    }
+    let mut ran = 0;
+    while let Some((tenant, number, _)) = bench.next(now, date) {
+        let most = TIMERS_WAITING_MAX + TENANT_TIMERS_WAITING_MAX;
+        assert!(bench.lines.counts().0 <= most, "{}", bench.lines.counts().0);
+        bench.end((tenant, number), Arrival::Arrived, now, date);
+        ran += 1;
+    }
+    assert_eq!(ran, 200 * 100);
+}
+
+#[test]
 fn a_cancelled_timer_and_a_tenant_that_moved_do_not_run() {
     let (mut lines, now) = (TimerLines::default(), Instant::now());
     for id in ["1", "2"] {
