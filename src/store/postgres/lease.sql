@@ -50,8 +50,10 @@ DECLARE holder uuid; BEGIN
     -- has got an owner since the statement began is looked at again, and left alone.
     RETURN QUERY UPDATE mesophyll_shard s
         SET owner = by, epoch = s.epoch + 1, since = clock_timestamp()
-        WHERE s.owner IS NULL AND s.shard = ANY (wanted) AND (SELECT mesophyll_gets(by))
-            AND pg_try_advisory_xact_lock(1835365236, s.shard)
+        -- Of others no lock is taken: their takers would find it busy.
+        WHERE (SELECT mesophyll_gets(by))
+            AND CASE WHEN s.owner IS NULL AND s.shard = ANY (wanted)
+                THEN pg_try_advisory_xact_lock(1835365236, s.shard) ELSE false END
         RETURNING s.shard, s.epoch;
     FOR taken IN SELECT s.shard FROM mesophyll_shard s
         WHERE s.shard = ANY (wanted) AND s.owner IS DISTINCT FROM by AND (SELECT mesophyll_gets(by))
