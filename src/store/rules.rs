@@ -55,8 +55,10 @@ pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
 pub(super) fn writes_what_is_not_its_own(op: &KeyValueOp) -> bool {
     match op {
         KeyValueOp::Set { scopes, .. } | KeyValueOp::Delete { scopes, .. } => {
-            let is_host_rules = matches!(scopes.as_slice(), [scope] if scope == HOST_RULES_SCOPE);
-            is_replaced_template(scopes) || is_host_rules
+            // Also among others: what is found by such a scope is to be what masters wrote.
+            let is_ours =
+                |scope: &String| scope == TEMPLATE_HISTORY_SCOPE || scope == HOST_RULES_SCOPE;
+            scopes.as_slice().iter().any(is_ours)
         }
         KeyValueOp::Get { .. } | KeyValueOp::ListScopes | KeyValueOp::Find { .. } => false,
     }

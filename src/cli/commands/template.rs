@@ -114,14 +114,21 @@ fn modules(value: Value) -> Vec<(String, String)> {
     }
 }
 
-/// The versions that were replaced, the newest last.
-fn replaced(args: &Args, tenant: &str) -> Result<Vec<VersionRow>, CliError> {
+/// The versions that were replaced, the newest last. One that was kept, and then not replaced after
+/// all, is left out.
+fn replaced(
+    args: &Args,
+    tenant: &str,
+    current: Option<&VersionRow>,
+) -> Result<Vec<VersionRow>, CliError> {
     let scopes = words::list(&[TEMPLATE_HISTORY_SCOPE]);
     let address = [("pattern", r#""%""#), ("scopes", scopes.as_str())];
     let mut rows: Vec<VersionRow> =
         understood(&ask(args, tenant, &address, &[("op", r#""find""#)])?)?;
     rows.retain(|row| version(row).is_some());
     rows.sort_by_key(version);
+    let value = |row: &VersionRow| serde_json::from_str::<Value>(row.value.get()).ok();
+    rows.pop_if(|last| current.is_some_and(|current| value(current) == value(last)));
     Ok(rows)
 }
 
@@ -130,11 +137,11 @@ fn version(row: &VersionRow) -> Option<u32> {
 }
 
 fn history(args: &Args, tenant: &str) -> Result<(), CliError> {
-    let replaced = replaced(args, tenant)?;
+    let current = current(args, tenant)?;
+    let replaced = replaced(args, tenant, current.as_ref())?;
     let next = replaced.last().and_then(version).unwrap_or(0) + 1;
     let kept =
         replaced.iter().map(|row| (version(row).unwrap_or(0), row.last_updated_at.clone(), row));
-    let current = current(args, tenant)?;
     let all: Vec<_> = kept.chain(current.iter().map(|row| (next, None, row))).collect();
     let figures = |row: &VersionRow| {
         let modules = modules(serde_json::from_str(row.value.get()).unwrap_or_default());
@@ -170,7 +177,8 @@ fn rollback(args: &Args, tenant: &str, wanted: Option<&str>) -> Result<(), CliEr
         word.parse::<u32>().map_err(|_| CliError::usage(format!("{word} is no version")))
     };
     let wanted = wanted.map(number).transpose()?;
-    let replaced = replaced(args, tenant)?;
+    let current = current(args, tenant)?;
+    let replaced = replaced(args, tenant, current.as_ref())?;
     let found = match wanted {
         Some(wanted) => replaced.iter().find(|row| version(row) == Some(wanted)),
         None => replaced.last(),

@@ -204,7 +204,12 @@ impl OwnTemplate {
                     let module = compiled(&name, &source);
                     (name, module)
                 });
-                Self { main, modules: modules.collect() }
+                let mut modules: HashMap<_, _> = modules.collect();
+                if !modules.is_empty() {
+                    // They may require it, as those of a directory may.
+                    modules.insert(MAIN.to_owned(), main.clone());
+                }
+                Self { main, modules }
             }
             Err(why) => Self { main: Compiled::missing(MAIN_FILE, &why), modules: HashMap::new() },
         }
