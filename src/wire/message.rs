@@ -112,7 +112,7 @@ pub enum ServerMessage {
     HostAnswer {
         /// Which [`ClientMessage::HostCall`].
         req_id: u64,
-        /// What the host process answered, or the text of a [`HostError`].
+        /// What the host process answered, or the text of a [`crate::wire::data::HostError`].
         result: Result<EncodedValue, String>,
     },
     /// Ours: the worker's tenants are those of exactly these shards. Of those that it had been told

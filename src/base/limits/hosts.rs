@@ -27,6 +27,12 @@ pub const HOST_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// How long a call may take, from when its master takes it.
 pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a worker waits for what its master says of a call: longer than a call may take.
+pub const HOST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+
+/// Limit: calls of a tenant that are under way; one more is `busy`.
+pub const TENANT_HOST_CALLS_MAX: usize = 16;
+
 /// Limit: calls of a tenant a second, after a burst of so many; one more is `busy`.
 pub const HOST_CALLS: (u32, u32) = (20, 100);
 

@@ -568,8 +568,12 @@ impl ConnHandler {
         let may_call = self.conn.inner.counters.check_from(self.caller, call.from)?;
         let (link, from) = (self.conn.inner.link.clone(), call.from);
         let answer = move |result| {
-            // One that finds no room is as one that never came: the event's own budget ends it.
-            let _ = link.send_for(from, ServerMessage::host_answer(request_id, result).encode());
+            let message = ServerMessage::host_answer(request_id, result).encode();
+            if link.send_for(from, message) == Err(SendError::Full) {
+                // There is room for this one, and its worker waits for no other.
+                let lost = Err(HostError::new(HostOutcome::Unknown));
+                let _ = link.send(ServerMessage::host_answer(request_id, lost).encode());
+            }
         };
         match may_call {
             true => self.messages.call_host(call, Box::new(answer)),

@@ -5,14 +5,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::script_lines::ScriptLines;
 use crate::base::answer::AnswerSender;
 use crate::base::labels::Label as _;
-use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
+use crate::base::limits::{HOST_ANSWER_WAIT_MAX, MESSAGE_ANSWER_MAX, PENDING_MAX};
 use crate::base::sync::Lock;
 use crate::dispatch::HostAnswer;
 use crate::dispatch::worker_like::next_request_id;
@@ -44,10 +44,28 @@ struct OutboxLink {
     link: LinkSender,
     waiting: Pending<AnswerSender<MessageOutcome>>,
     calls: Pending<OpenHostCall>,
+    calls_looked: Lock<Instant>,
 }
 
-/// A call to a host process that waits for its answer.
-struct OpenHostCall(Option<HostAnswer>);
+/// How often overdue calls are looked for.
+const CALLS_LOOKED_EVERY: Duration = Duration::from_secs(1);
+
+impl OutboxLink {
+    /// Ends calls that a master has not answered: an older one does not know them.
+    fn give_up_overdue(&self, now: Instant) {
+        {
+            let mut looked = self.calls_looked.lock();
+            if now.saturating_duration_since(*looked) < CALLS_LOOKED_EVERY {
+                return;
+            }
+            *looked = now;
+        }
+        drop(self.calls.take_where(|call| call.1 <= now));
+    }
+}
+
+/// A call to a host process that waits for its answer, and until when.
+struct OpenHostCall(Option<HostAnswer>, Instant);
 
 impl OpenHostCall {
     fn end(mut self, result: HostResult) {
@@ -58,7 +76,7 @@ impl OpenHostCall {
 }
 
 impl Drop for OpenHostCall {
-    /// The link has ended: the call may have been carried out.
+    /// The link has ended, or no answer came: the call may have been carried out.
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
             answer(Err(HostError::new(HostOutcome::Unknown)));
@@ -104,7 +122,8 @@ impl Outbox {
             return answer(refused(HostOutcome::Busy));
         };
         let (from, id) = (call.from, next_request_id().0);
-        match way.calls.register(id, OpenHostCall(Some(answer))) {
+        let until = Instant::now() + HOST_ANSWER_WAIT_MAX;
+        match way.calls.register(id, OpenHostCall(Some(answer), until)) {
             Registered::Waiting(_) => {}
             Registered::Closed(call, _)
             | Registered::Sealed(call)
@@ -161,6 +180,7 @@ impl Outbox {
     /// The same for the link's writer: when to do so again.
     pub(super) fn beat(&self, now: Instant) -> Option<Instant> {
         let way = self.0.state.lock().way.clone()?;
+        way.give_up_overdue(now);
         self.0.script_lines.beat(&way.link, now)
     }
 
@@ -177,7 +197,8 @@ impl Outbox {
         if !state.is_closed {
             state.way.get_or_insert_with(|| {
                 let (waiting, calls) = (Pending::new(PENDING_MAX), Pending::new(PENDING_MAX));
-                Arc::new(OutboxLink { link: link.clone(), waiting, calls })
+                let calls_looked = Lock::new(Instant::now());
+                Arc::new(OutboxLink { link: link.clone(), waiting, calls, calls_looked })
             });
         }
     }
