@@ -103,6 +103,9 @@ class Discord:
         self.guild_of = {}
 
     def route(self, name):
+        if len(self.routes) > 10_000:
+            busy = {name: route for name, route in self.routes.items() if route.turn.locked()}
+            self.routes = busy
         return self.routes.setdefault(name, Route())
 
     async def check_channel(self, guild, channel, until):
@@ -110,7 +113,9 @@ class Discord:
         if channel not in self.guild_of:
             if len(self.guild_of) > 10_000:
                 self.guild_of.clear()
-            found = await self.route("channels").ask("GET", f"/channels/{channel}", None, until)
+            # A guild that asks for many waits for itself only.
+            route = self.route(f"channels of {guild}")
+            found = await route.ask("GET", f"/channels/{channel}", None, until)
             self.guild_of[channel] = found.get("guild_id")
         if self.guild_of[channel] != guild:
             raise Refused("this channel is not of your guild")

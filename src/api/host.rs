@@ -14,8 +14,8 @@ use super::request::Fields;
 use super::stream::ServedLink;
 use super::{Api, Call, token};
 use crate::base::limits::{
-    HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_QUEUE_BYTES, HOSTS_MAX, STREAM_PING_EVERY,
-    STREAM_SILENCE_MAX,
+    HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_NAMES_MAX, HOST_QUEUE_BYTES, HOSTS_MAX,
+    STREAM_PING_EVERY, STREAM_SILENCE_MAX,
 };
 use crate::base::shared_bytes::Received;
 use crate::base::sync::{CountedPermit, Lock};
@@ -98,6 +98,7 @@ impl HostSession {
         match self.number.get() {
             Some(&number) => match answer_of(text) {
                 Ok((call, result)) => {
+                    *self.garbage.lock() = 0;
                     if !self.hosts.answered(number, call, result) {
                         self.close(close_code::POLICY, "no call waits for these answers");
                     }
@@ -105,7 +106,7 @@ impl HostSession {
                 Err(error) => self.count_garbage(&error),
             },
             None => match self.serve(text) {
-                Ok(()) => self.say("{\"ok\":true}".to_owned()),
+                Ok(()) => {}
                 Err((code, why)) => self.close(code, &why),
             },
         }
@@ -166,6 +167,10 @@ impl HostSession {
 }
 
 impl HostLink for HostSession {
+    fn welcome(&self) {
+        self.say("{\"ok\":true}".to_owned());
+    }
+
     fn send(&self, tenant: TenantId, text: String) -> bool {
         self.link.upgrade().is_some_and(|link| link.send_text_for(tenant, text).is_ok())
     }
@@ -243,36 +248,41 @@ fn wanted(text: &str) -> Result<(Vec<String>, usize), ApiError> {
     let names = fields.texts("serve")?;
     let credits = fields.whole::<usize>("credits", "a whole number")?;
     fields.finish()?;
-    if names.is_empty() {
-        return Err(ApiError::bad_request("\"serve\" names nothing"));
+    let is_twice = |(at, name): (usize, &String)| names[..at].contains(name);
+    if names.is_empty() || names.len() > HOST_NAMES_MAX || names.iter().enumerate().any(is_twice) {
+        return Err(ApiError::bad_request(format!(
+            "\"serve\" names 1 to {HOST_NAMES_MAX} calls, each once"
+        )));
     } else if !(1..=HOST_CREDITS_MAX).contains(&credits) {
         return Err(ApiError::bad_request(format!("\"credits\" are 1 to {HOST_CREDITS_MAX}")));
     }
     Ok((names, credits))
 }
 
-/// Which call a line answers, and with what.
+/// Which call a line answers, and with what. Where only that can be read, the call has failed: it
+/// must not wait for another answer.
 fn answer_of(text: &str) -> Result<(u64, HostResult), ApiError> {
     let mut fields = Fields::of(text.as_bytes(), r#"{"id": 1, "ok": …}"#)?;
     let call = fields.whole::<u64>("id", "a whole number")?;
-    let failed = |text: String| HostError { outcome: HostOutcome::Failed, text };
-    let result = match fields.optional::<String>("error", "a string")? {
-        Some(text) => {
-            fields.finish()?;
-            return Ok((call, Err(failed(text.chars().take(ERROR_MAX_CHARS).collect()))));
-        }
-        None => fields.value("ok"),
-    };
+    Ok((call, result_of(fields).unwrap_or_else(|error| Err(failed(error.message().to_owned())))))
+}
+
+fn failed(text: String) -> HostError {
+    HostError { outcome: HostOutcome::Failed, text }
+}
+
+fn result_of(mut fields: Fields<'_>) -> Result<HostResult, ApiError> {
+    if let Some(text) = fields.optional::<String>("error", "a string")? {
+        fields.finish()?;
+        return Ok(Err(failed(text.chars().take(ERROR_MAX_CHARS).collect())));
+    }
+    let value = fields.value("ok")?;
     fields.finish()?;
-    // Its call must not wait for another answer.
-    Ok((
-        call,
-        match result {
-            Ok(value) if value.as_bytes().len() <= HOST_ANSWER_MAX_BYTES => Ok(value),
-            Ok(_) => Err(failed(format!("the answer has more than {HOST_ANSWER_MAX_BYTES} bytes"))),
-            Err(error) => Err(failed(error.message().to_owned())),
-        },
-    ))
+    Ok(if value.as_bytes().len() <= HOST_ANSWER_MAX_BYTES {
+        Ok(value)
+    } else {
+        Err(failed(format!("the answer has more than {HOST_ANSWER_MAX_BYTES} bytes")))
+    })
 }
 
 fn problem(why: &str) -> String {
@@ -291,6 +301,7 @@ mod tests {
             "",
             "[]",
             r#"{"serve":[],"credits":8}"#,
+            r#"{"serve":["a","a"],"credits":8}"#,
             r#"{"serve":["a"],"credits":0}"#,
             r#"{"serve":["a"],"credits":1025}"#,
             r#"{"serve":"a","credits":8}"#,
@@ -312,7 +323,10 @@ mod tests {
         let large = format!(r#"{{"id":9,"ok":"{}"}}"#, "x".repeat(HOST_ANSWER_MAX_BYTES));
         assert_eq!(outcome(&large).1.map(|(kind, _)| kind), Some("failed"));
         assert_eq!(outcome(r#"{"id":9}"#).1.map(|(kind, _)| kind), Some("failed"));
-        for line in ["x", r#"{"ok":1}"#, r#"{"id":-1,"ok":1}"#, r#"{"id":1,"ok":1,"more":1}"#] {
+        for line in [r#"{"id":1,"ok":1,"more":1}"#, r#"{"id":1,"ok":1,"error":"x"}"#] {
+            assert_eq!(outcome(line).1.map(|(kind, _)| kind), Some("failed"), "{line}");
+        }
+        for line in ["x", r#"{"ok":1}"#, r#"{"id":-1,"ok":1}"#] {
             assert!(answer_of(line).is_err(), "{line}");
         }
     }

@@ -242,7 +242,13 @@ fn a_slow_one_holds_up_nobody_else() {
             })
             .collect();
         let calls: Vec<_> = (0..16).map(|_| program.call()).collect();
-        // All of them wait; others' calls to the database do not.
+        let one_more = dispatched(&master, "17");
+        assert!(error_of(&one_more).starts_with("busy: "), "{one_more}");
+        // All of them wait; others' calls to the database do not, and its own do not either.
+        let script =
+            json!({"name": "s", "code": "local ctx = ... return ctx.KV:find('%', { 's' })"});
+        let own = post(master.api(), "/i/run-script/guild/1", &token(7), &script.to_string());
+        assert_eq!(own, (200, "[]".to_owned()));
         let since = Instant::now();
         let set = json!({"op": "set", "key": "main", "scopes": ["template"],
             "value": "return function(ctx) return ctx.KV:get('k', { 's' }) == nil end"});

@@ -28,6 +28,9 @@ use crate::wire::json;
 
 /// The connection of a host process.
 pub trait HostLink: Send + Sync {
+    /// Says that it is taken in, before anything is sent to it. Never blocks.
+    fn welcome(&self);
+
     /// Queues a text for it; false: there is no room, or it has gone. Never blocks.
     fn send(&self, tenant: TenantId, text: String) -> bool;
 
@@ -109,6 +112,8 @@ impl Hosts {
         }
         state.last += 1;
         let number = state.last;
+        // Nothing is called before: for that it must be there.
+        link.welcome();
         state.servers.push(HostServer { number, user_id, names, credits, strays: 0, link });
         Ok(number)
     }
@@ -278,7 +283,7 @@ impl HostsState {
         server.credits -= 1;
         let (of, link) = (server.number, server.link.clone());
         self.servers.push(server);
-        let is_first = !self.calls.values().any(|call| call.server == of);
+        let is_first = !self.calls.values().any(|call| call.server == of && call.answer.is_some());
         self.last += 1;
         let until = Instant::now() + HOST_DEADLINE;
         self.calls.insert(self.last, OpenCall { server: of, until, answer: Some(answer) });

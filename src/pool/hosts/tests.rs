@@ -20,6 +20,8 @@ struct StandIn {
 }
 
 impl HostLink for StandIn {
+    fn welcome(&self) {}
+
     fn send(&self, _: TenantId, text: String) -> bool {
         self.sent.lock().push(text);
         !self.is_full.load(Ordering::Relaxed)

@@ -15,6 +15,7 @@ use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
 use super::vm::Vm;
+use crate::wire::data::{HostError, HostOutcome};
 
 /// Told to the function of a `KV:update` that tries to wait.
 pub(super) const WAITS_IN_UPDATE: &str = "the function given to KV:update may not wait";
@@ -121,6 +122,10 @@ impl Tenant {
         lease: Option<u64>,
     ) {
         let asked = call.asked;
+        if asked.is_to_host && !self.io.admits_host_call() {
+            self.release(core, lease);
+            return self.fail(id, &HostError::new(HostOutcome::Busy).to_text());
+        }
         if let Ok(turn) =
             self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge)
         {

@@ -104,6 +104,8 @@ pub(super) struct Asked {
     pub(super) call: Option<DbCall>,
     /// When.
     pub(super) at: Instant,
+    /// It is one to a host process, for which no thread waits.
+    pub(super) is_to_host: bool,
 }
 
 /// What came of a job.
@@ -158,6 +160,11 @@ impl IoOutput {
 }
 
 impl IoPurpose {
+    /// Whether it is a call to a host process.
+    pub(super) fn is_to_host(self) -> bool {
+        matches!(self, IoPurpose::Task { asked, .. } if asked.is_to_host)
+    }
+
     /// Whether it is a call of a script.
     pub(super) fn is_call(self) -> bool {
         matches!(self, IoPurpose::Task { .. })
@@ -181,7 +188,8 @@ impl IoPurpose {
                     | DbCall::TimerSet
                     | DbCall::TimerCancel,
                 ) => 0,
-                None => HOST_ANSWER_MAX_BYTES,
+                None if asked.is_to_host => HOST_ANSWER_MAX_BYTES,
+                None => 0,
             },
         };
         CALL_BYTES + 2 * answer

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::io::{IoJob, IoPurpose};
-use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
+use crate::base::limits::{IO_THREADS, TENANT_HOST_CALLS_MAX, TENANT_IO_MAX};
 
 /// A tenant's share of the I/O threads.
 #[derive(Default)]
 pub(super) struct IoShare {
     under_way: usize,
+    /// Calls to host processes, which are no part of those.
+    host_calls: usize,
     /// Those of them that are calls of scripts.
     calls_under_way: usize,
     /// The most that the results of what is under way may take.
@@ -22,7 +24,7 @@ pub(super) struct IoShare {
 impl IoShare {
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way == 0
+        self.under_way == 0 && self.host_calls == 0
     }
 
     /// How many calls of scripts wait for their turn, and how many are under way at most.
@@ -40,20 +42,33 @@ impl IoShare {
         has_room: impl Fn(usize) -> bool,
     ) -> bool {
         let is_alone = self.reserved == 0 && !has_results;
-        self.under_way < TENANT_IO_MAX
+        // Those to host processes take long, and leave others their places.
+        (purpose.is_to_host() || self.under_way < TENANT_IO_MAX)
             && (is_alone || has_room(self.reserved + purpose.result_max()))
+    }
+
+    /// Whether one more call to a host process may be under way.
+    pub(super) fn admits_host_call(&self) -> bool {
+        self.host_calls < TENANT_HOST_CALLS_MAX
     }
 
     /// A job is handed to an I/O thread.
     pub(super) fn started(&mut self, purpose: IoPurpose) {
-        self.under_way += 1;
+        match purpose.is_to_host() {
+            true => self.host_calls += 1,
+            false => self.under_way += 1,
+        }
         self.calls_under_way += usize::from(purpose.is_call());
         self.reserved += purpose.result_max();
     }
 
     /// A job that was handed to an I/O thread is done.
     pub(super) fn ended(&mut self, purpose: IoPurpose) {
-        self.under_way = self.under_way.saturating_sub(1);
+        let count = match purpose.is_to_host() {
+            true => &mut self.host_calls,
+            false => &mut self.under_way,
+        };
+        *count = count.saturating_sub(1);
         self.calls_under_way = self.calls_under_way.saturating_sub(usize::from(purpose.is_call()));
         self.reserved = self.reserved.saturating_sub(purpose.result_max());
     }

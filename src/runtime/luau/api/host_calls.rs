@@ -26,7 +26,7 @@ pub(super) fn call(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall
     let bytes = CALL_BYTES + 2 * (name.len() + given.as_bytes().len());
     let call = HostCall { from: tenant, name, args: given };
     Ok(PreparedCall {
-        asked: Asked { call: None, at: Instant::now() },
+        asked: Asked { call: None, at: Instant::now(), is_to_host: true },
         // No thread waits for it.
         work: Box::new(move |db, reply| {
             let answer = move |result| reply.done(IoOutput::Host(result), Duration::ZERO);

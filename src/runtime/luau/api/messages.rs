@@ -52,7 +52,7 @@ pub(super) fn send(
     let depth = depth.saturating_add(1);
     let message = TenantMessage { from: tenant, to, topic, data, depth };
     Ok(PreparedCall {
-        asked: Asked { call: None, at: Instant::now() },
+        asked: Asked { call: None, at: Instant::now(), is_to_host: false },
         work: blocking(move |db| IoOutput::Sent(db.send(message))),
         reply: CallReply::Whole,
         bytes,

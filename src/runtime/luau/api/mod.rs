@@ -56,7 +56,7 @@ impl PreparedCall {
         bytes: usize,
         work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
-        let asked = Asked { call: Some(call), at: Instant::now() };
+        let asked = Asked { call: Some(call), at: Instant::now(), is_to_host: false };
         let work = blocking(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
         Self { asked, work, reply, bytes: CALL_BYTES + bytes, lock: None }
     }
