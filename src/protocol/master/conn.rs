@@ -22,11 +22,8 @@ use crate::net::stream::Peer;
 use crate::store::Caller;
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{
-    EncodedValue, HostCall, HostError, HostOutcome, MessageOutcome, Sandbox, TenantId,
-    TenantMessage, TenantState,
-};
-use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ScriptLine, ServerMessage};
+use crate::wire::data::{EncodedValue, HostCall, Sandbox, TenantId, TenantMessage, TenantState};
+use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::link_counters::LinkCounters;
 use super::missed::Missed;
@@ -37,6 +34,7 @@ use crate::protocol::answers;
 mod announced;
 mod encode;
 mod nowait;
+mod of_tenants;
 mod pulse;
 
 use announced::Announced;
@@ -535,49 +533,6 @@ impl ConnHandler {
                     observer.health(&self.conn, health);
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn on_script_line(&self, line: ScriptLine) -> Result<(), u16> {
-        let ScriptLine { tenant, level, text } = line;
-        let is_taken = self.conn.inner.counters.check_from(self.caller, tenant)?;
-        if is_taken && text.len() <= limits::SCRIPT_LINE_MAX_BYTES {
-            self.feeds.log(tenant, level.parse().unwrap_or(log::Level::Info), &text);
-        } else {
-            self.feeds.lose_line(tenant);
-        }
-        Ok(())
-    }
-
-    fn on_send(&self, request_id: u64, message: TenantMessage) -> Result<(), u16> {
-        let may_send = self.conn.inner.counters.check_from(self.caller, message.from)?;
-        let (link, from) = (self.conn.inner.link.clone(), message.from);
-        let answer = move |outcome| {
-            // One that finds no room is as one that never came: the sender waits for so long only.
-            let _ = link.send_for(from, ServerMessage::send_answer(request_id, outcome).encode());
-        };
-        match may_send {
-            true => self.messages.hand_in(message, Box::new(answer)),
-            false => answer(MessageOutcome::Busy),
-        }
-        Ok(())
-    }
-
-    fn on_host_call(&self, request_id: u64, call: HostCall) -> Result<(), u16> {
-        let may_call = self.conn.inner.counters.check_from(self.caller, call.from)?;
-        let (link, from) = (self.conn.inner.link.clone(), call.from);
-        let answer = move |result| {
-            let message = ServerMessage::host_answer(request_id, result).encode();
-            if link.send_for(from, message) == Err(SendError::Full) {
-                // There is room for this one, and its worker waits for no other.
-                let lost = Err(HostError::new(HostOutcome::Unknown));
-                let _ = link.send(ServerMessage::host_answer(request_id, lost).encode());
-            }
-        };
-        match may_call {
-            true => self.messages.call_host(call, Box::new(answer)),
-            false => answer(Err(HostError::new(HostOutcome::Busy))),
         }
         Ok(())
     }
