@@ -46,6 +46,10 @@ pub enum DispatchError {
     BadInput(String),
 }
 
+/// The text of a `Script` error, of an event that was ended, or had not begun, when its tenant was
+/// dropped. Over the link it is nothing but a text, by which a master knows it.
+pub const TENANT_DROPPED: &str = "cancelled: the tenant was dropped";
+
 impl DispatchError {
     /// The kind as `replay` prints it (docs/operations.md).
     pub fn kind(&self) -> &'static str {

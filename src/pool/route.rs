@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::base::error::DispatchError;
+use crate::base::error::{DispatchError, TENANT_DROPPED};
 use crate::base::limits;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
@@ -179,7 +179,7 @@ impl<T: DispatchTarget> Router<T> {
         for waiting in
             self.take(|waiting| waiting.tenant == tenant && !matches!(waiting.job, Job::DropTenant))
         {
-            let dropped = "cancelled: the tenant was dropped".to_owned();
+            let dropped = TENANT_DROPPED.to_owned();
             waiting.answer.send(Err(DispatchError::Script(dropped)));
         }
     }
@@ -406,7 +406,7 @@ mod tests {
         submit(greedy, 1_000_001, Job::DropTenant).expect("it waits");
         submit(greedy, 1_000_002, Job::DropTenant).expect("it waits");
         let ended: Vec<_> = answered_rx.try_iter().collect();
-        let dropped = Err(DispatchError::Script("cancelled: the tenant was dropped".to_owned()));
+        let dropped = Err(DispatchError::Script(TENANT_DROPPED.to_owned()));
         assert_eq!(ended.len(), many);
         assert!(ended.iter().all(|(_, result)| *result == dropped));
         let noting = Noting::default();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use self::lines::{TimerLines, TimerStep};
-use crate::base::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError, TENANT_DROPPED};
 use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::{
     TIMER_DEADLINE, TIMER_PLACE_FOR, TIMER_RETRY_MIN, TIMERS_COUNTED_EVERY, TIMERS_FIRED,
@@ -379,7 +379,7 @@ impl TimerFirer {
         };
         let shared = self.shared.clone();
         let answer = Answer::callback(move |result| {
-            let ended = (tenant, number, Arrival::of(&result), outcome_of(&result));
+            let ended = (tenant, number, arrival_of(&result), outcome_of(&result));
             shared.note(|notes| notes.ended.push(ended));
         });
         let deadline = Instant::now() + TIMER_DEADLINE;
@@ -482,6 +482,15 @@ impl TimerFirer {
 /// How much later the second is than the first.
 fn micros_between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.unix_micros().saturating_sub(from.unix_micros())).unwrap_or(0)
+}
+
+/// Whether a run is made again. One that a drop ended is: it may not have begun, and a ban, which
+/// drops its tenant, holds timers.
+fn arrival_of(result: &DispatchResult) -> Arrival {
+    match result {
+        Err(DispatchError::Script(text)) if text == TENANT_DROPPED => Arrival::MayHave,
+        result => Arrival::of(result),
+    }
 }
 
 /// What became of a run that is over.

@@ -578,3 +578,22 @@ fn timers_made_after_the_date_was_set_back_run() {
     world.advance(Duration::from_secs(10));
     assert_eq!(world.pool.seen.lock().len(), 1);
 }
+
+#[test]
+fn a_ban_that_ends_a_run_holds_its_timer() {
+    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    world.set(A, "once", TimerWhen::After(0));
+    world.firer.turn();
+    let waiting = world.pool.open.lock().pop().expect("a run");
+    world.db.set_standing(A, Standing::Banned).expect("set");
+    waiting.send(Err(DispatchError::Script(TENANT_DROPPED.to_owned())));
+    world.advance(Duration::from_secs(60));
+    let outcomes = world.firer.shared.outcomes.clone();
+    assert_eq!((world.pool.seen.lock().len(), outcomes.get(TimerOutcome::Again)), (1, 1));
+    assert!(outcomes.get(TimerOutcome::Held) > 0);
+    assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(1));
+    world.db.set_standing(A, Standing::Good).expect("set");
+    world.advance(TIMER_HELD_FOR + TIMERS_PACE);
+    assert_eq!((world.pool.seen.lock().len(), outcomes.get(TimerOutcome::Ran)), (2, 1));
+    assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0));
+}

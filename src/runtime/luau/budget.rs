@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::config::LuauLimits;
+use crate::base::error::TENANT_DROPPED;
 use crate::dispatch::RequestId;
 use crate::wire::data::Budget;
 
@@ -73,7 +74,7 @@ impl fmt::Display for Doom {
             Doom::Spawns(limit) => write!(f, "more than {limit} coroutines started"),
             Doom::HostCalls(limit) => write!(f, "more than {limit} calls that wait"),
             Doom::Cancelled => f.write_str("cancelled: the caller gave the event up"),
-            Doom::Dropped => f.write_str("cancelled: the tenant was dropped"),
+            Doom::Dropped => f.write_str(TENANT_DROPPED),
             Doom::HandedOver => f.write_str("cancelled: another master has the tenant now"),
             Doom::Stopping => f.write_str("cancelled: the worker is stopping"),
         }
