@@ -13,7 +13,9 @@ use std::time::Instant;
 use crate::base::error::DispatchError;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Refused, Request, RequestId};
+use crate::dispatch::{
+    Answer, Cancelled, Delivery, Job, JobKind, Observed, Refused, Request, RequestId,
+};
 use crate::store::{DbState, Standing};
 use crate::wire::data::TenantId;
 
@@ -123,6 +125,10 @@ impl WorkerLike for AdmittingPool {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        // The rules are for events from outside: a tenant named its timers itself.
+        if request.delivery == Delivery::Always {
+            return self.submit_admitted(request);
+        }
         let Job::Dispatch(event) = &mut request.job else { return self.submit_admitted(request) };
         if self.rules.skips(event) {
             self.traffic.skipped.inc();
@@ -165,6 +171,7 @@ mod tests {
     #[derive(Default)]
     struct Noting {
         seen: Lock<Vec<(TenantId, JobKind)>>,
+        names: Lock<Vec<String>>,
         bans_in: Option<Arc<DbState>>,
     }
 
@@ -185,6 +192,7 @@ mod tests {
             }
             let seen = (request.tenant, JobKind::of(&request));
             self.seen.lock().push(seen);
+            self.names.lock().push(request.job.name().to_owned());
             request.answer.send(Ok(EncodedValue::null()));
             Ok(())
         }
@@ -241,6 +249,33 @@ mod tests {
         let request = Request::new(tenant, Job::Dispatch(event()), by, answer);
         let refused = pool.try_submit(request).expect_err("banned");
         assert_eq!(refused.request.job.name(), "E", "renamed when it is tried again, and once");
+    }
+
+    #[test]
+    fn what_a_tenant_asked_for_is_under_no_rules_for_events() {
+        let (noting, traffic) = (Arc::new(Noting::default()), Arc::new(Traffic::new(1)));
+        for rules in [
+            EventRules { skipped: ["E".to_owned()].into(), ..EventRules::default() },
+            EventRules {
+                aliases: [("E".to_owned(), "F".to_owned())].into(),
+                ..EventRules::default()
+            },
+        ] {
+            let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+                .expect("an empty store");
+            let pool =
+                AdmittingPool::new(noting.clone(), Arc::new(db), Arc::default(), traffic.clone())
+                    .with_rules(rules);
+            let by = Instant::now() + Duration::from_secs(60);
+            let request = || {
+                let answer = Answer::callback(|_| ());
+                Request::new(TenantId::Guild(1), Job::Dispatch(event()), by, answer)
+            };
+            pool.try_submit(request()).expect("taken or skipped");
+            pool.try_submit(request().to_tenant()).expect("taken");
+        }
+        assert_eq!(*noting.names.lock(), ["E", "F", "E"], "the first one was skipped");
+        assert_eq!(traffic.skipped.get(), 1);
     }
 
     #[test]
