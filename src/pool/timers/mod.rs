@@ -378,8 +378,9 @@ impl TimerFirer {
             return self.ended(tenant, number, Arrival::Arrived, TimerOutcome::Failed, at);
         };
         let shared = self.shared.clone();
-        let answer = Answer::callback(move |result| {
-            let ended = (tenant, number, arrival_of(&result), outcome_of(&result));
+        let answer = Answer::callback_with_subscription(move |result, is_subscribed| {
+            let arrival = arrival_of(&result, is_subscribed);
+            let ended = (tenant, number, arrival, outcome_of(&result));
             shared.note(|notes| notes.ended.push(ended));
         });
         let deadline = Instant::now() + TIMER_DEADLINE;
@@ -485,9 +486,10 @@ fn micros_between(from: Timestamp, to: Timestamp) -> u64 {
 }
 
 /// Whether a run is made again. One that a drop ended is: it may not have begun, and a ban, which
-/// drops its tenant, holds timers.
-fn arrival_of(result: &DispatchResult) -> Arrival {
+/// drops its tenant, holds timers. Only a worker too old for deliveries asks for subscriptions.
+fn arrival_of(result: &DispatchResult, is_subscribed: bool) -> Arrival {
     match result {
+        Ok(_) if !is_subscribed => Arrival::NotYet,
         Err(DispatchError::Script(text)) if text == TENANT_DROPPED => Arrival::MayHave,
         result => Arrival::of(result),
     }

@@ -597,3 +597,17 @@ fn a_ban_that_ends_a_run_holds_its_timer() {
     assert_eq!((world.pool.seen.lock().len(), outcomes.get(TimerOutcome::Ran)), (2, 1));
     assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0));
 }
+
+#[test]
+fn a_worker_that_asks_for_subscriptions_loses_no_timer() {
+    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    world.set(A, "once", TimerWhen::After(0));
+    world.firer.turn();
+    world.pool.open.lock().pop().expect("a run").send_not_subscribed();
+    world.firer.turn();
+    let outcomes = world.firer.shared.outcomes.clone();
+    assert_eq!(outcomes.get(TimerOutcome::Again), 1);
+    world.advance(TIMER_RETRY_MIN + TIMERS_PACE);
+    assert_eq!((world.pool.seen.lock().len(), outcomes.get(TimerOutcome::Ran)), (2, 1));
+    assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0));
+}
