@@ -189,8 +189,8 @@ pub struct TimerFirer {
     look_at: Instant,
     write_at: Instant,
     count_at: Instant,
-    /// When a look begins anew.
-    doubt_until: Option<Instant>,
+    /// When a look begins anew, and when it does for the last of the writes in doubt.
+    doubt_until: Option<(Instant, Instant)>,
     /// When places are taken from handlers.
     expire_at: Instant,
     fired: u64,
@@ -290,7 +290,11 @@ impl TimerFirer {
             match news {
                 TimerNews::Set(tenant, due) => self.is_due_at(tenant, due, now),
                 TimerNews::Cancelled(tenant, id) => self.lines.cancelled(tenant, &id, now),
-                TimerNews::Doubt => self.doubt_until = Some(now + DOUBT_ENDS),
+                TimerNews::Doubt => {
+                    let last = now + DOUBT_ENDS;
+                    let first = self.doubt_until.map_or(last, |(first, _)| first);
+                    self.doubt_until = Some((first, last));
+                }
                 TimerNews::Came(shards) => {
                     self.of = self.of.with(&shards);
                     self.begin_anew();
@@ -301,8 +305,8 @@ impl TimerFirer {
                 }
             }
         }
-        if self.doubt_until.is_some_and(|until| now >= until) {
-            self.doubt_until = None;
+        if let Some((_, last)) = self.doubt_until.filter(|(first, _)| now >= *first) {
+            self.doubt_until = (now < last).then_some((last, last));
             self.begin_anew();
         }
     }
@@ -476,7 +480,8 @@ impl TimerFirer {
         let fire = self.lines.next_at().filter(|_| !self.is_closed && resume_at.is_none());
         let write = self.lines.has_over().then_some(self.write_at);
         let expire = (!self.lines.is_idle()).then_some(self.expire_at);
-        [due, fire, write, expire, resume_at, self.doubt_until].into_iter().flatten().min()
+        let doubt = self.doubt_until.map(|(first, _)| first);
+        [due, fire, write, expire, resume_at, doubt].into_iter().flatten().min()
     }
 }
 

@@ -611,3 +611,35 @@ fn a_worker_that_asks_for_subscriptions_loses_no_timer() {
     assert_eq!((world.pool.seen.lock().len(), outcomes.get(TimerOutcome::Ran)), (2, 1));
     assert_eq!(world.db.timers_count(&ShardSet::full()), Ok(0));
 }
+
+#[test]
+fn writes_in_doubt_are_looked_for_while_more_come() {
+    let store = Arc::new(MemoryStore::new());
+    let mut world = World::new(store.clone(), clock());
+    let doubt = |world: &World| {
+        let shared = &world.firer.shared;
+        shared.note(|notes| notes.news.push(TimerNews::Doubt));
+    };
+    let seen = |world: &World| world.pool.seen.lock().len();
+    world.set(A, "1", TimerWhen::After(0));
+    // Two that took effect though their writers were told that this is not known.
+    for (id, expected) in [("2", 2), ("3", 3)] {
+        let due = world.db.now();
+        world.advance(Duration::from_secs(1));
+        store.timer_set(A, Timer { due, ..timer(id, 0) }).expect("set");
+        for _ in 0..4 {
+            doubt(&world);
+            world.advance(DOUBT_ENDS / 3);
+        }
+        assert_eq!(seen(&world), expected);
+    }
+    // And one that takes effect after the look for those before it.
+    world.advance(DOUBT_ENDS * 2);
+    for _ in 0..2 {
+        doubt(&world);
+        world.advance(DOUBT_ENDS / 2);
+    }
+    store.timer_set(A, Timer { due: world.db.now(), ..timer("4", 0) }).expect("set");
+    world.advance(DOUBT_ENDS);
+    assert_eq!(seen(&world), 4);
+}
