@@ -142,7 +142,12 @@ fn first_due(when: &TimerWhen, now: Timestamp) -> Result<Timestamp, DbError> {
     let ahead = i64::try_from(TIMER_AHEAD_MAX.as_micros()).unwrap_or(i64::MAX);
     let last = now.unix_micros().saturating_add(ahead);
     let due = match when {
-        TimerWhen::At(time) => time.unix_micros().max(now.unix_micros()),
+        TimerWhen::At(time) => {
+            let micros = time.unix_micros();
+            // Never early.
+            let is_cut = Timestamp::from_unix_micros(micros).is_ok_and(|cut| cut < *time);
+            (micros + i64::from(is_cut)).max(now.unix_micros())
+        }
         TimerWhen::After(micros) => now.unix_micros().saturating_add_unsigned(*micros),
         TimerWhen::Every(schedule) => match Schedule::parse(schedule)?.next(now, now) {
             Some(next) => next.unix_micros(),

@@ -643,3 +643,12 @@ fn writes_in_doubt_are_looked_for_while_more_come() {
     world.advance(DOUBT_ENDS);
     assert_eq!(seen(&world), 4);
 }
+
+#[test]
+fn a_time_between_two_microseconds_is_not_early() {
+    let world = World::new(Arc::new(MemoryStore::new()), clock());
+    let time = "2026-01-01T00:00:01.000000500Z".parse().expect("a time");
+    world.set(A, "1", TimerWhen::At(time));
+    let timers = world.db.timers_of(A).expect("timers");
+    assert_eq!(timers[0].due, at(1_767_225_601_000_001));
+}
