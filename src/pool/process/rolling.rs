@@ -96,9 +96,10 @@ impl Rolling {
             "rolling",
             move || shared.roll(&workers),
             move |exit| {
-                let mut report = ended.report.lock();
-                report.is_running = false;
+                // One that ended by itself has said so; another may be under way by now.
                 if let ThreadExit::Panicked(_) = exit {
+                    let mut report = ended.report.lock();
+                    report.is_running = false;
                     report.error = Some("it panicked, which is a bug".to_owned());
                 }
             },
@@ -135,14 +136,16 @@ impl Rolling {
 impl RollingShared {
     fn roll(&self, workers: &[Arc<dyn Managed>]) {
         log::info!("rolling restart of {} workers", workers.len());
-        for worker in workers {
-            if let Err(error) = self.restart(&**worker) {
-                log::error!("the rolling restart stops here: {error}");
-                self.report.lock().error = Some(error);
-                return;
-            }
+        let ended = workers.iter().try_for_each(|worker| self.restart(&**worker));
+        {
+            // Before it is said: another one may be asked for at once.
+            let mut report = self.report.lock();
+            (report.is_running, report.error) = (false, ended.clone().err());
         }
-        log::info!("the rolling restart is done");
+        match ended {
+            Ok(()) => log::info!("the rolling restart is done"),
+            Err(error) => log::error!("the rolling restart stops here: {error}"),
+        }
     }
 
     fn restart(&self, worker: &dyn Managed) -> Result<(), String> {
