@@ -3,7 +3,7 @@
 //!
 //! The program shows a token that is made for the names it may serve and is good for nothing else.
 //! What becomes of a call is `pool/hosts`' business; here is how the connection speaks. Two threads
-//! of its link for each, owned by [`Streams`], with places of their own.
+//! of its link for each, owned by `served_links`, with places of their own.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::error::{ApiError, Code};
 use super::event_line::STOPS;
 use super::request::Fields;
-use super::stream::ServedLink;
+use super::served_links::ServedLink;
 use super::{Api, Call, token};
 use crate::base::limits::{
     HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_NAMES_MAX, HOST_QUEUE_BYTES, HOSTS_MAX,

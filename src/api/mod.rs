@@ -34,6 +34,7 @@ mod request;
 mod request_id;
 mod routes;
 mod scripts;
+mod served_links;
 mod source;
 mod status;
 mod stream;
@@ -60,8 +61,8 @@ use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestName;
 use self::routes::RouteBody;
+use self::served_links::Streams;
 use self::source::SourceRule;
-use self::stream::Streams;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
     DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX,

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ServedLink;
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
 use crate::api::event_line::{
     self, AnswerOf, EventLine, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
 };
+use crate::api::served_links::ServedLink;
 use crate::base::error::DispatchError;
 use crate::base::limits::EVENT_RETRY_EVERY;
 use crate::base::sync::Lock;
