@@ -8,22 +8,17 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use super::event_line::STOPS;
 use super::request::Fields;
 use super::served_links::ServedLink;
 use super::{Api, Call, token};
 use crate::base::limits::{
-    HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_NAMES_MAX, HOST_QUEUE_BYTES, HOSTS_MAX,
-    STREAM_PING_EVERY, STREAM_SILENCE_MAX,
+    HOST_ANSWER_MAX_BYTES, HOST_CREDITS_MAX, HOST_NAMES_MAX, HOST_QUEUE_BYTES,
 };
-use crate::base::shared_bytes::Received;
-use crate::base::sync::{CountedPermit, Lock};
+use crate::base::sync::Lock;
 use crate::net::http::{Body, Response};
-use crate::net::link::{
-    self, CloseCause, LinkHandler, LinkLimits, LinkSender, Pulse, Service, WeakLinkSender,
-    close_code,
-};
+use crate::net::link::{CloseCause, LinkLimits, LinkSender, WeakLinkSender, close_code};
 use crate::pool::{HostLink, HostRefusal, Hosts};
 use crate::wire::data::{HostError, HostOutcome, HostResult, TenantId};
 
@@ -44,47 +39,23 @@ const GARBAGE_MAX: u32 = 16;
 
 pub(super) fn host(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let (user_id, may_serve) = api.authenticate_by(call.head, token::verify_serving)?;
-    drop(api.admit_without_body(body)?);
-    let upgrade = link::accept(call.head.upgrade_headers()).map_err(|error| {
-        ApiError::upgrade_required(format!("this route is a WebSocket: {error}"))
-    })?;
-    let place = CountedPermit::take(&api.host_places, HOSTS_MAX).ok_or_else(|| {
-        ApiError::new(Code::Busy, format!("{HOSTS_MAX} host processes are there already"))
-    })?;
-    let (hosts, links) = (api.ready.messages().hosts().clone(), api.host_links.clone());
-    Ok(Response::upgrade(move |socket, already_read| {
-        let name = format!("host-{}", links.next_number());
-        let limits = LinkLimits {
-            queue_messages: 2 * HOST_CREDITS_MAX,
-            queue_bytes: HOST_QUEUE_BYTES,
-            ..LinkLimits::default()
-        };
-        links.start(|served| {
-            upgrade.start(&name, socket, already_read, &limits, |link| {
-                let session = Arc::new(HostSession {
-                    link: link.downgrade(),
-                    hosts,
-                    user_id,
-                    may_serve,
-                    number: OnceLock::new(),
-                    garbage: Lock::default(),
-                });
-                *served = Some(session.clone() as Arc<dyn ServedLink>);
-                service(session, place)
-            })
-        });
-    }))
-}
-
-fn service(session: Arc<HostSession>, place: CountedPermit) -> Service {
-    let now = Instant::now();
-    let pulse = HostPulse { session: session.clone(), opened: now, ping_at: now, _place: place };
-    (Box::new(HostHandler { session }), Box::new(pulse))
+    let hosts = api.ready.messages().hosts().clone();
+    let limits = LinkLimits {
+        queue_messages: 2 * HOST_CREDITS_MAX,
+        queue_bytes: HOST_QUEUE_BYTES,
+        ..LinkLimits::default()
+    };
+    api.host_links.open(api, call, body, limits, move |link| {
+        let (link, opened) = (link.downgrade(), Instant::now());
+        let (number, garbage) = (OnceLock::new(), Lock::default());
+        Arc::new(HostSession { link, opened, hosts, user_id, may_serve, number, garbage })
+    })
 }
 
 /// One connection, as its threads and the calls see it.
 struct HostSession {
     link: WeakLinkSender,
+    opened: Instant,
     hosts: Arc<Hosts>,
     user_id: u64,
     may_serve: Vec<String>,
@@ -94,24 +65,6 @@ struct HostSession {
 }
 
 impl HostSession {
-    fn take_line(self: &Arc<Self>, text: &str) {
-        match self.number.get() {
-            Some(&number) => match answer_of(text) {
-                Ok((call, result)) => {
-                    *self.garbage.lock() = 0;
-                    if !self.hosts.answered(number, call, result) {
-                        self.close(close_code::POLICY, "no call waits for these answers");
-                    }
-                }
-                Err(error) => self.count_garbage(&error),
-            },
-            None => match self.serve(text) {
-                Ok(()) => {}
-                Err((code, why)) => self.close(code, &why),
-            },
-        }
-    }
-
     /// Does what the first line says.
     fn serve(self: &Arc<Self>, text: &str) -> Result<(), (u16, String)> {
         let wrong = |error: ApiError| (close_code::POLICY, error.message().to_owned());
@@ -127,9 +80,6 @@ impl HostSession {
         })?;
         // Only the reader thread sets it, once.
         let _ = self.number.set(number);
-        if self.link.upgrade().is_none() {
-            self.hosts.gone(number);
-        }
         Ok(())
     }
 
@@ -159,7 +109,7 @@ impl HostSession {
         self.link.upgrade().iter().for_each(|link| link.close(code));
     }
 
-    fn gone(&self) {
+    fn leave(&self) {
         if let Some(&number) = self.number.get() {
             self.hosts.gone(number);
         }
@@ -181,64 +131,50 @@ impl HostLink for HostSession {
 }
 
 impl ServedLink for HostSession {
+    fn take_line(self: Arc<Self>, text: &str) {
+        match self.number.get() {
+            Some(&number) => match answer_of(text) {
+                Ok((call, result)) => {
+                    *self.garbage.lock() = 0;
+                    if !self.hosts.answered(number, call, result) {
+                        self.close(close_code::POLICY, "no call waits for these answers");
+                    }
+                }
+                Err(error) => self.count_garbage(&error),
+            },
+            None => match self.serve(text) {
+                Ok(()) => {}
+                Err((code, why)) => self.close(code, &why),
+            },
+        }
+    }
+
+    /// Ends calls that are overdue, and a connection that serves nothing.
+    fn look(self: Arc<Self>, now: Instant, at: Instant) -> Instant {
+        let serves_by = self.opened + SERVE_WITHIN;
+        match self.number.get() {
+            Some(&number) if self.hosts.expire(number, now) => at.min(now + LOOK_EVERY),
+            Some(_) => at,
+            None if now >= serves_by => {
+                self.link.upgrade().iter().for_each(|link| link.close(close_code::POLICY));
+                at
+            }
+            None => at.min(serves_by),
+        }
+    }
+
+    fn gone(&self, cause: &CloseCause) {
+        log::info!("a host process of user {} has gone: {cause}", self.user_id);
+        self.leave();
+    }
+
+    /// Not yet: what is in flight may still call.
     fn say_goodbye(&self, _: &str) {}
 
     fn end(&self) {
         self.say(format!("{{\"goodbye\":{{\"reason\":\"{STOPS}\"}}}}"));
-        self.gone();
+        self.leave();
         self.link.upgrade().iter().for_each(|link| link.close(close_code::GOING_AWAY));
-    }
-}
-
-struct HostHandler {
-    session: Arc<HostSession>,
-}
-
-impl LinkHandler for HostHandler {
-    /// A binary message is none of these.
-    fn on_message(&mut self, _: &LinkSender, _: Received<'_>) -> Result<(), u16> {
-        Err(close_code::UNSUPPORTED)
-    }
-
-    fn on_text(&mut self, _: &LinkSender, text: &str) -> Result<(), u16> {
-        self.session.take_line(text);
-        Ok(())
-    }
-
-    fn on_closed(&mut self, cause: &CloseCause) {
-        log::info!("a host process of user {} has gone: {cause}", self.session.user_id);
-        self.session.gone();
-    }
-}
-
-/// The connection's clock: whether the program is there, and which calls are overdue.
-struct HostPulse {
-    session: Arc<HostSession>,
-    opened: Instant,
-    ping_at: Instant,
-    _place: CountedPermit,
-}
-
-impl Pulse for HostPulse {
-    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
-        if now >= self.ping_at {
-            if now.saturating_duration_since(link.received_at()) > STREAM_SILENCE_MAX {
-                link.abort(CloseCause::Silent);
-            }
-            link.ping();
-            self.ping_at = now + STREAM_PING_EVERY;
-        }
-        match self.session.number.get() {
-            Some(&number) if self.session.hosts.expire(number, now) => {
-                self.ping_at.min(now + LOOK_EVERY)
-            }
-            Some(_) => self.ping_at,
-            None if now >= self.opened + SERVE_WITHIN => {
-                link.close(close_code::POLICY);
-                self.ping_at
-            }
-            None => self.ping_at.min(self.opened + SERVE_WITHIN),
-        }
     }
 }
 

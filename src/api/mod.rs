@@ -61,11 +61,11 @@ use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestName;
 use self::routes::RouteBody;
-use self::served_links::Streams;
+use self::served_links::ServedLinks;
 use self::source::SourceRule;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
-    DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX,
+    DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX, HOSTS_MAX, STREAMS_MAX,
 };
 use crate::base::rates::Rates;
 use crate::dispatch::worker_like::WorkerLike;
@@ -257,10 +257,8 @@ pub(crate) struct Api {
     feed_peers: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
     event_keys: Arc<EventKeys>,
-    streams: Arc<Streams>,
-    /// Connections of host processes, and how many there are.
-    host_links: Arc<Streams>,
-    host_places: Arc<AtomicUsize>,
+    streams: Arc<ServedLinks>,
+    host_links: Arc<ServedLinks>,
     event_forwarder: Arc<EventForwarder>,
     /// Of callers, by their users.
     rates: Option<Arc<Rates<u64>>>,
@@ -326,9 +324,8 @@ impl Api {
             feed_peers: Arc::default(),
             statuses: Arc::default(),
             event_keys: Arc::default(),
-            streams: Arc::default(),
-            host_links: Arc::default(),
-            host_places: Arc::default(),
+            streams: ServedLinks::new("stream", "streams", STREAMS_MAX),
+            host_links: ServedLinks::new("host", "host processes", HOSTS_MAX),
             event_forwarder: EventForwarder::new(),
             history: History::default(),
             answered: Statuses::default(),

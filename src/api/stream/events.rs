@@ -49,17 +49,6 @@ pub(super) struct StreamState {
 }
 
 impl StreamEvents {
-    /// Does what a line asks for, and answers it unless its tenant does.
-    pub(super) fn take_line(self: &Arc<Self>, text: &str) {
-        let (id, line) = self.read(text);
-        match (id, line) {
-            (Some(id), Ok(line)) => self.take_event(id, line),
-            (id, Err(error)) => self.say(AnswerOf("id", id).refusal(&error)),
-            // Never: a line without an id is an error.
-            (None, Ok(_)) => {}
-        }
-    }
-
     fn read(&self, text: &str) -> (Option<u64>, Result<EventLine, ApiError>) {
         let mut fields = match event_line::fields(text.as_bytes()) {
             Ok(fields) => fields,
@@ -196,18 +185,6 @@ impl StreamEvents {
         }
     }
 
-    /// What the clock does; says when it looks again, `at` at the latest.
-    pub(super) fn look(self: &Arc<Self>, now: Instant, at: Instant) -> Instant {
-        self.expire(now);
-        self.offer_held();
-        let mut state = self.state.lock();
-        let retry_at = state.open.holds_any().then(|| now + EVENT_RETRY_EVERY);
-        let deadline = state.open.first_deadline().map(|(until, _)| until);
-        let next = [retry_at, deadline].into_iter().flatten().fold(at, Instant::min);
-        state.beat_at = Some(next);
-        next
-    }
-
     fn finish_with(&self, request_id: RequestId, error: &DispatchError) {
         self.finish(request_id, error.sent(), |whose, _| Some(whose.dispatch_error(error)));
     }
@@ -287,8 +264,53 @@ impl StreamEvents {
         self.link.upgrade().iter().for_each(|link| link.close(close_code::GOING_AWAY));
     }
 
+    /// The link has ended. What was handed over runs on; what is held never runs.
+    fn abandon(&self) {
+        let mut state = self.state.lock();
+        (state.is_closing, state.is_abandoned) = (true, true);
+        let held = state.open.end_held();
+        drop(state);
+        held.iter().for_each(|event| self.door.release(event.key.as_ref()));
+    }
+}
+
+impl StreamState {
+    /// Whether nothing more is to be said.
+    fn is_over(&self) -> bool {
+        self.is_closing && self.sending == 0 && self.open.is_empty()
+    }
+}
+
+impl ServedLink for StreamEvents {
+    /// Does what a line asks for, and answers it unless its tenant does.
+    fn take_line(self: Arc<Self>, text: &str) {
+        let (id, line) = self.read(text);
+        match (id, line) {
+            (Some(id), Ok(line)) => self.take_event(id, line),
+            (id, Err(error)) => self.say(AnswerOf("id", id).refusal(&error)),
+            // Never: a line without an id is an error.
+            (None, Ok(_)) => {}
+        }
+    }
+
+    fn look(self: Arc<Self>, now: Instant, at: Instant) -> Instant {
+        self.expire(now);
+        self.offer_held();
+        let mut state = self.state.lock();
+        let retry_at = state.open.holds_any().then(|| now + EVENT_RETRY_EVERY);
+        let deadline = state.open.first_deadline().map(|(until, _)| until);
+        let next = [retry_at, deadline].into_iter().flatten().fold(at, Instant::min);
+        state.beat_at = Some(next);
+        next
+    }
+
+    fn gone(&self, cause: &CloseCause) {
+        log::debug!("{:?}: {cause}", self.link.upgrade());
+        self.abandon();
+    }
+
     /// Tells the caller that the stream ends once all is answered, and takes nothing more.
-    fn begin_to_close(&self, reason: &str) {
+    fn say_goodbye(&self, reason: &str) {
         let is_over = {
             let mut state = self.state.lock();
             if std::mem::replace(&mut state.is_closing, true) {
@@ -303,7 +325,7 @@ impl StreamEvents {
     }
 
     /// Answers all that is unanswered, as nothing more can come.
-    fn answer_all(&self) {
+    fn end(&self) {
         let held = {
             let mut state = self.state.lock();
             (state.is_closing, state.is_ended) = (true, true);
@@ -329,32 +351,6 @@ impl StreamEvents {
         if self.state.lock().is_over() {
             self.close();
         }
-    }
-
-    /// The link has ended. What was handed over runs on; what is held never runs.
-    pub(super) fn abandon(&self) {
-        let mut state = self.state.lock();
-        (state.is_closing, state.is_abandoned) = (true, true);
-        let held = state.open.end_held();
-        drop(state);
-        held.iter().for_each(|event| self.door.release(event.key.as_ref()));
-    }
-}
-
-impl StreamState {
-    /// Whether nothing more is to be said.
-    fn is_over(&self) -> bool {
-        self.is_closing && self.sending == 0 && self.open.is_empty()
-    }
-}
-
-impl ServedLink for StreamEvents {
-    fn say_goodbye(&self, reason: &str) {
-        self.begin_to_close(reason);
-    }
-
-    fn end(&self) {
-        self.answer_all();
     }
 }
 
