@@ -128,20 +128,11 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// Why it is not accepted.
 pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEndpoint, TokenError> {
-    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
-    let (user, expiry) = signed.split_once('.').ok_or(TokenError::Invalid)?;
-    let (user_id, acts_as_any) =
-        user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
-    let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
-    if !is_signed(secret, signed, signature) {
-        return Err(TokenError::Invalid);
-    }
-    // Only a genuine token learns that it was good once.
-    if now_unix >= expiry {
-        Err(TokenError::Expired)
-    } else {
-        Ok(InternalEndpoint { user_id, acts_as_any })
-    }
+    verified(secret, token, now_unix, |user| {
+        let (user_id, acts_as_any) =
+            user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
+        Ok(InternalEndpoint { user_id: decimal(user_id)?, acts_as_any })
+    })
 }
 
 /// The user whose host process a token was made for, and the names that it may serve.
@@ -153,19 +144,28 @@ pub fn verify_serving(
     token: &str,
     now_unix: u64,
 ) -> Result<(u64, Vec<String>), TokenError> {
-    // From the right: there are dots in the names.
+    verified(secret, token, now_unix, |user| {
+        let (user_id, names) = user.split_once(SERVES).ok_or(TokenError::Invalid)?;
+        Ok((decimal(user_id)?, names.split(',').map(str::to_owned).collect()))
+    })
+}
+
+/// What `read` finds in the part of a token before its expiry, if the token is good.
+fn verified<T>(
+    secret: &Secret,
+    token: &str,
+    now_unix: u64,
+    read: impl FnOnce(&str) -> Result<T, TokenError>,
+) -> Result<T, TokenError> {
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+    // From the right: there are dots in names that are served.
     let (user, expiry) = signed.rsplit_once('.').ok_or(TokenError::Invalid)?;
-    let (user_id, names) = user.split_once(SERVES).ok_or(TokenError::Invalid)?;
-    let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
+    let (found, expiry) = (read(user)?, decimal(expiry)?);
     if !is_signed(secret, signed, signature) {
         return Err(TokenError::Invalid);
     }
-    if now_unix >= expiry {
-        Err(TokenError::Expired)
-    } else {
-        Ok((user_id, names.split(',').map(str::to_owned).collect()))
-    }
+    // Only a genuine token learns that it was good once.
+    if now_unix >= expiry { Err(TokenError::Expired) } else { Ok(found) }
 }
 
 /// Digits only: u64's parser would accept a leading plus sign.
