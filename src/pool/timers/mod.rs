@@ -64,9 +64,9 @@ labels! {
 pub struct TimerFigures {
     /// Runs by what became of them.
     pub outcomes: Arc<OutcomeCounters<TimerOutcome>>,
-    /// TenantTimers that there are, as they were counted last.
+    /// Timers that there are, as they were counted last.
     pub armed: u64,
-    /// TenantTimers that are due and wait here for their turn, and those under way.
+    /// Timers that are due and wait here for their turn, and those under way.
     pub waiting: u64,
     /// How late the one is that has waited longest.
     pub lag_seconds: f64,
