@@ -61,8 +61,6 @@ pub struct Hosts {
 struct HostsState {
     /// Those that were asked last stand last. Limit: `HOSTS_MAX`.
     servers: Vec<HostServer>,
-    /// Limit: the credits of all servers.
-    calls: IdMap<u64, OpenCall>,
     /// The last number that a server or a call got.
     last: u64,
 }
@@ -72,13 +70,16 @@ struct HostServer {
     user_id: u64,
     names: Vec<String>,
     credits: usize,
+    /// What it has not answered. Limit: `credits`.
+    calls: IdMap<u64, OpenCall>,
+    /// How many of these are overdue.
+    overdue: usize,
     /// Answers in a row that no call waited for.
     strays: u32,
     link: Arc<dyn HostLink>,
 }
 
 struct OpenCall {
-    server: u64,
     until: Instant,
     /// None: its deadline has passed, and the server has not answered yet.
     answer: Option<HostAnswer>,
@@ -114,7 +115,17 @@ impl Hosts {
         let number = state.last;
         // Nothing is called before: for that it must be there.
         link.welcome();
-        state.servers.push(HostServer { number, user_id, names, credits, strays: 0, link });
+        let (calls, overdue, strays) = (IdMap::default(), 0, 0);
+        state.servers.push(HostServer {
+            number,
+            user_id,
+            names,
+            credits,
+            calls,
+            overdue,
+            strays,
+            link,
+        });
         Ok(number)
     }
 
@@ -160,7 +171,7 @@ impl Hosts {
         let Ok(args) = json::json_from_encoded(&call.args) else {
             return self.end(answer, Err(HostError::new(HostOutcome::TooLarge)));
         };
-        let (number, link, is_first) = {
+        let Entered { server, number, link, is_first } = {
             let mut state = self.state.lock();
             match state.enter(&call.name, answer) {
                 Ok(entered) => entered,
@@ -178,7 +189,7 @@ impl Hosts {
              \"deadline_ms\":{deadline_ms}}}"
         );
         if !link.send(*from, text) {
-            let call = self.state.lock().take(number);
+            let call = self.state.lock().server(server).and_then(|server| server.take(number));
             if let Some(answer) = call.and_then(|call| call.answer) {
                 self.end(answer, Err(HostError::new(HostOutcome::Busy)));
             }
@@ -189,18 +200,18 @@ impl Hosts {
 
     /// A host process answers; false: too many of its answers are none to any call.
     pub fn answered(&self, server: u64, number: u64, result: HostResult) -> bool {
-        let mut state = self.state.lock();
-        if state.calls.get(&number).is_none_or(|call| call.server != server) {
-            let server = state.servers.iter_mut().find(|one| one.number == server);
-            return server.is_none_or(|server| {
+        let call = {
+            let mut state = self.state.lock();
+            let Some(server) = state.server(server) else { return true };
+            let Some(call) = server.take(number) else {
                 server.strays += 1;
-                server.strays <= HOST_STRAYS_MAX
-            });
-        }
-        let call = state.take(number);
-        drop(state);
+                return server.strays <= HOST_STRAYS_MAX;
+            };
+            server.strays = 0;
+            call
+        };
         // One that is late only gives its credit back.
-        if let Some(answer) = call.and_then(|call| call.answer) {
+        if let Some(answer) = call.answer {
             self.end(answer, result);
         }
         true
@@ -210,15 +221,11 @@ impl Hosts {
     pub fn expire(&self, server: u64, now: Instant) -> bool {
         let (overdue, has_more) = {
             let mut state = self.state.lock();
-            let calls = state.calls.values_mut().filter(|call| call.server == server);
-            let (mut overdue, mut has_more) = (Vec::new(), false);
-            for call in calls {
-                match call.until <= now {
-                    true => overdue.extend(call.answer.take()),
-                    false => has_more = true,
-                }
-            }
-            (overdue, has_more)
+            let Some(server) = state.server(server) else { return false };
+            let late = server.calls.values_mut().filter(|call| call.until <= now);
+            let overdue: Vec<_> = late.filter_map(|call| call.answer.take()).collect();
+            server.overdue += overdue.len();
+            (overdue, server.overdue < server.calls.len())
         };
         overdue.into_iter().for_each(|answer| {
             self.end(answer, Err(HostError::new(HostOutcome::Deadline)));
@@ -228,15 +235,14 @@ impl Hosts {
 
     /// A host process has gone: what it has not answered it may have done.
     pub fn gone(&self, server: u64) {
-        let lost: Vec<_> = {
+        let lost = {
             let mut state = self.state.lock();
-            state.servers.retain(|one| one.number != server);
-            state.calls.extract_if(|_, call| call.server == server).collect()
+            let at = state.servers.iter().position(|one| one.number == server);
+            at.map(|at| state.servers.remove(at))
         };
-        for (_, call) in lost {
-            if let Some(answer) = call.answer {
-                self.end(answer, Err(HostError::new(HostOutcome::Unknown)));
-            }
+        let calls = lost.into_iter().flat_map(|server| server.calls.into_values());
+        for answer in calls.filter_map(|call| call.answer) {
+            self.end(answer, Err(HostError::new(HostOutcome::Unknown)));
         }
     }
 
@@ -263,39 +269,55 @@ impl fmt::Debug for Hosts {
     }
 }
 
+/// A call that a server is to be sent.
+struct Entered {
+    server: u64,
+    number: u64,
+    link: Arc<dyn HostLink>,
+    /// The server's clock looks at no other.
+    is_first: bool,
+}
+
 impl HostsState {
-    /// Registers a call with a server that has a credit left: its number, where to send it, and
-    /// whether it is the only one there.
-    #[expect(clippy::type_complexity, reason = "what is not taken comes back, to be answered")]
+    /// Registers a call with a server that has a credit left. What is not taken comes back, to be
+    /// answered.
     fn enter(
         &mut self,
         name: &str,
         answer: HostAnswer,
-    ) -> Result<(u64, Arc<dyn HostLink>, bool), (HostOutcome, HostAnswer)> {
+    ) -> Result<Entered, (HostOutcome, HostAnswer)> {
         let serves = |server: &HostServer| server.names.iter().any(|served| served == name);
-        let found = self.servers.iter().position(|server| serves(server) && server.credits > 0);
+        let has_credit = |server: &HostServer| server.calls.len() < server.credits;
+        let found = self.servers.iter().position(|server| serves(server) && has_credit(server));
         let Some(at) = found else {
             let is_served = self.servers.iter().any(serves);
             let outcome = if is_served { HostOutcome::Busy } else { HostOutcome::NoHost };
             return Err((outcome, answer));
         };
-        let mut server = self.servers.remove(at);
-        server.credits -= 1;
-        let (of, link) = (server.number, server.link.clone());
-        self.servers.push(server);
-        let is_first = !self.calls.values().any(|call| call.server == of && call.answer.is_some());
         self.last += 1;
+        let mut server = self.servers.remove(at);
+        let entered = Entered {
+            server: server.number,
+            number: self.last,
+            link: server.link.clone(),
+            is_first: server.overdue == server.calls.len(),
+        };
         let until = Instant::now() + HOST_DEADLINE;
-        self.calls.insert(self.last, OpenCall { server: of, until, answer: Some(answer) });
-        Ok((self.last, link, is_first))
+        server.calls.insert(self.last, OpenCall { until, answer: Some(answer) });
+        self.servers.push(server);
+        Ok(entered)
     }
 
-    /// Takes a call out, and gives its server the credit back.
+    fn server(&mut self, number: u64) -> Option<&mut HostServer> {
+        self.servers.iter_mut().find(|one| one.number == number)
+    }
+}
+
+impl HostServer {
+    /// Takes a call out, which gives its credit back.
     fn take(&mut self, number: u64) -> Option<OpenCall> {
         let call = self.calls.remove(&number)?;
-        if let Some(server) = self.servers.iter_mut().find(|one| one.number == call.server) {
-            (server.credits, server.strays) = (server.credits + 1, 0);
-        }
+        self.overdue -= usize::from(call.answer.is_none());
         Some(call)
     }
 }
