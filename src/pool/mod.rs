@@ -16,6 +16,7 @@ mod managed;
 mod messages;
 mod observe;
 mod operator;
+mod places;
 #[allow(clippy::module_inception)] // The pool itself, in the room around it.
 mod pool;
 pub mod process;

@@ -14,6 +14,7 @@ use crate::base::limits::{
     SHOP_RETRY_MAX, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
 };
 use crate::pool::arrival::Arrival;
+use crate::pool::places::{Places, Running};
 use crate::store::global::GlobalAddress;
 use crate::store::shop::{ShopChange, ShopChangeKind};
 use crate::store::shop_patterns::ShopPatterns;
@@ -28,16 +29,6 @@ pub(super) enum Told {
     Change(Arc<ShopChange>),
 }
 
-/// An update on its way: its number, and since when.
-#[derive(Debug)]
-struct Telling {
-    number: u64,
-    told: Told,
-    since: Instant,
-    /// It keeps others waiting.
-    has_place: bool,
-}
-
 #[derive(Debug, Default)]
 struct Watcher {
     patterns: ShopPatterns,
@@ -45,7 +36,7 @@ struct Watcher {
     /// The entries of `pending`, the first one first.
     queue: VecDeque<GlobalAddress>,
     pending: HashMap<GlobalAddress, Arc<ShopChange>>,
-    telling: Option<Telling>,
+    telling: Option<Running<Told>>,
     /// Updates in a row that did not arrive, and of those what may have.
     failures: u32,
     tells: u32,
@@ -58,12 +49,10 @@ pub(super) struct Watchers {
     by_tenant: HashMap<TenantId, Watcher>,
     /// Tenants that are to be told something, and not before when.
     due: BTreeSet<(Instant, TenantId)>,
-    /// How many are being told something, and how many of them have a place.
-    telling: usize,
-    places: usize,
+    /// Of those that are being told something.
+    places: Places,
     /// How much is pending.
     pending: usize,
-    counted: u64,
 }
 
 impl Watchers {
@@ -100,17 +89,12 @@ impl Watchers {
     fn forget(&mut self, tenant: TenantId) {
         let Some(watcher) = self.by_tenant.remove(&tenant) else { return };
         if let Some(telling) = watcher.telling {
-            self.leave(&telling);
+            self.places.end(&telling);
         }
         self.pending -= watcher.pending.len();
         if let Some(at) = watcher.due {
             self.due.remove(&(at, tenant));
         }
-    }
-
-    fn leave(&mut self, telling: &Telling) {
-        self.telling -= 1;
-        self.places -= usize::from(telling.has_place);
     }
 
     /// Has every tenant told that it missed something.
@@ -174,7 +158,7 @@ impl Watchers {
 
     /// When [`Watchers::next`] has something, if not now.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let has_room = self.places < SHOP_PLACES && self.telling < SHOP_TELLING_MAX;
+        let has_room = self.places.has_room(SHOP_PLACES, SHOP_TELLING_MAX);
         self.due.first().filter(|_| has_room).map(|(at, _)| *at)
     }
 
@@ -191,13 +175,8 @@ impl Watchers {
             self.pending -= 1;
             Told::Change(change)
         };
-        self.counted += 1;
-        let number = self.counted;
-        let telling = Telling { number, told: told.clone(), since: now, has_place: true };
-        watcher.telling = Some(telling);
-        self.telling += 1;
-        self.places += 1;
-        Some((tenant, number, told))
+        let telling = watcher.telling.insert(self.places.begin(told.clone(), now));
+        Some((tenant, telling.number, told))
     }
 
     /// An update has ended; true if it is given up: its handler may have run, again and again.
@@ -218,11 +197,11 @@ impl Watchers {
         let pause = SHOP_RETRY_MIN.saturating_mul(1 << watcher.failures.min(16));
         (watcher.failures, watcher.tells) =
             if is_done { (0, 0) } else { (watcher.failures + 1, watcher.tells) };
-        self.leave(&telling);
+        self.places.end(&telling);
         if is_done {
             self.schedule(tenant, now);
         } else {
-            self.put_back(tenant, telling.told, now + pause.min(SHOP_RETRY_MAX));
+            self.put_back(tenant, telling.what, now + pause.min(SHOP_RETRY_MAX));
         }
         is_given_up
     }
@@ -252,11 +231,11 @@ impl Watchers {
         let mut late = Vec::new();
         for (tenant, watcher) in &mut self.by_tenant {
             let Some(telling) = &mut watcher.telling else { continue };
-            let age = now.saturating_duration_since(telling.since);
+            let age = telling.age(now);
             if age > MOST {
                 late.push((*tenant, telling.number));
-            } else if age >= SHOP_PLACE_FOR && std::mem::take(&mut telling.has_place) {
-                self.places -= 1;
+            } else if age >= SHOP_PLACE_FOR {
+                self.places.take_from(telling);
             }
         }
         for (tenant, number) in late {

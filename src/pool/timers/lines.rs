@@ -15,6 +15,7 @@ use crate::base::limits::{
     TIMERS_UNDER_WAY_MAX, TIMERS_WAITING_MAX,
 };
 use crate::pool::arrival::Arrival;
+use crate::pool::places::{Places, Running};
 use crate::store::schedule::Schedule;
 use crate::store::timers::TimerRun;
 use crate::wire::data::{TenantId, Timer, Timestamp};
@@ -26,16 +27,6 @@ pub(super) enum TimerStep {
     Read(TenantId, Instant),
     /// Run this one, under this number.
     Fire(TenantId, u64, Timer),
-}
-
-/// A run under way.
-#[derive(Debug)]
-struct Firing {
-    number: u64,
-    timer: Timer,
-    since: Instant,
-    /// It keeps others waiting.
-    has_place: bool,
 }
 
 /// A run that may have been made, and is to be made again.
@@ -53,7 +44,7 @@ struct Line {
     waiting: VecDeque<Timer>,
     /// Others are due, or may be, behind those.
     has_more: bool,
-    firing: Option<Firing>,
+    firing: Option<Running<Timer>>,
     /// Runs of these timers are made again.
     retries: HashMap<String, Retry>,
     /// Until then nothing is tried, and since when nothing has been taken, how often in a row.
@@ -70,11 +61,10 @@ pub(super) struct TimerLines {
     by_tenant: HashMap<TenantId, Line>,
     ready: BTreeSet<(Instant, TenantId)>,
     waiting: usize,
-    firing: usize,
-    places: usize,
+    /// Of those that are under way.
+    places: Places,
     /// Runs that are over and not yet written. Limit: `TIMERS_WAITING_MAX` and what is under way.
     over: HashMap<(TenantId, String), TimerRun>,
-    counted: u64,
 }
 
 impl TimerLines {
@@ -130,7 +120,7 @@ impl TimerLines {
         for timer in due {
             let retry = line.retries.get(&timer.id);
             let is_later = retry.is_some_and(|one| one.not_before.is_some_and(|at| at > now));
-            let is_firing = line.firing.as_ref().is_some_and(|one| one.timer.id == timer.id);
+            let is_firing = line.firing.as_ref().is_some_and(|one| one.what.id == timer.id);
             if is_later || is_firing {
                 continue;
             }
@@ -176,14 +166,9 @@ impl TimerLines {
             if let Some(at) = line.ready {
                 self.ready.remove(&(at, tenant));
             }
-            line.firing.iter().for_each(|firing| self.leave(firing));
+            line.firing.iter().for_each(|firing| self.places.end(firing));
         }
         self.over.retain(|(tenant, _), _| is_kept(*tenant));
-    }
-
-    fn leave(&mut self, firing: &Firing) {
-        self.firing -= 1;
-        self.places -= usize::from(firing.has_place);
     }
 
     fn is_over(&self, tenant: TenantId, timer: &Timer) -> bool {
@@ -210,7 +195,7 @@ impl TimerLines {
 
     /// When [`TimerLines::next`] has something, if not now.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let has_room = self.places < TIMER_PLACES && self.firing < TIMERS_UNDER_WAY_MAX;
+        let has_room = self.places.has_room(TIMER_PLACES, TIMERS_UNDER_WAY_MAX);
         self.ready.first().filter(|_| has_room).map(|(at, _)| *at)
     }
 
@@ -225,12 +210,8 @@ impl TimerLines {
         }
         let timer = line.waiting.pop_front()?;
         self.waiting -= 1;
-        self.counted += 1;
-        let number = self.counted;
-        line.firing = Some(Firing { number, timer: timer.clone(), since: now, has_place: true });
-        self.firing += 1;
-        self.places += 1;
-        Some(TimerStep::Fire(tenant, number, timer))
+        let firing = line.firing.insert(self.places.begin(timer.clone(), now));
+        Some(TimerStep::Fire(tenant, firing.number, timer))
     }
 
     /// A run has ended like this: what that means for it, and its timer if it was dropped.
@@ -244,11 +225,11 @@ impl TimerLines {
     ) -> Option<(TimerOutcome, Option<Timer>)> {
         let line = self.by_tenant.get_mut(&tenant)?;
         let firing = line.firing.take_if(|one| one.number == number)?;
-        let is_dropped = line.take_in(&firing.timer, arrival, now, date);
+        let is_dropped = line.take_in(&firing.what, arrival, now, date);
         if line.until.is_some_and(|until| until > now) {
             self.waiting -= line.leave_to_store();
         }
-        self.leave(&firing);
+        self.places.end(&firing);
         let outcome = match arrival {
             _ if is_dropped => TimerOutcome::Dropped,
             Arrival::Arrived => TimerOutcome::Ran,
@@ -256,11 +237,11 @@ impl TimerLines {
             Arrival::Held => TimerOutcome::Held,
         };
         if is_dropped || arrival == Arrival::Arrived {
-            let run = run_of(tenant, &firing.timer, date);
-            self.over.insert((tenant, firing.timer.id.clone()), run);
+            let run = run_of(tenant, &firing.what, date);
+            self.over.insert((tenant, firing.what.id.clone()), run);
         }
         self.schedule(tenant, now);
-        Some((outcome, is_dropped.then_some(firing.timer)))
+        Some((outcome, is_dropped.then_some(firing.what)))
     }
 
     pub(super) fn has_over(&self) -> bool {
@@ -283,11 +264,10 @@ impl TimerLines {
         let mut lost = Vec::new();
         for (tenant, line) in &mut self.by_tenant {
             let Some(firing) = &mut line.firing else { continue };
-            let age = now.saturating_duration_since(firing.since);
+            let age = firing.age(now);
             if age >= TIMER_LOST_AFTER {
                 lost.push((*tenant, firing.number));
-            } else if age >= TIMER_PLACE_FOR && std::mem::take(&mut firing.has_place) {
-                self.places -= 1;
+            } else if age >= TIMER_PLACE_FOR && self.places.take_from(firing) {
                 self.waiting -= line.leave_to_store();
             }
         }
@@ -302,7 +282,7 @@ impl TimerLines {
 
     /// Timers that wait, and those under way.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.waiting, self.firing)
+        (self.waiting, self.places.under_way())
     }
 }
 
@@ -318,7 +298,7 @@ impl Line {
     fn knows(&self, id: &str) -> bool {
         self.waiting.iter().any(|timer| timer.id == id)
             || self.retries.contains_key(id)
-            || self.firing.as_ref().is_some_and(|firing| firing.timer.id == id)
+            || self.firing.as_ref().is_some_and(|firing| firing.what.id == id)
     }
 
     fn is_empty(&self) -> bool {
