@@ -8,7 +8,7 @@ use mlua::Value;
 use super::api::{self, CallError, CallReply, PreparedCall};
 use super::convert::number;
 use super::executor::Core;
-use super::io::{Asked, IoOutput, IoPurpose};
+use super::io::{Asked, CallTo, IoOutput, IoPurpose};
 use super::ops::CallOp;
 use super::outside::{Charge, ChargeKind};
 use super::task::{Next, Task, Update, Wait};
@@ -122,7 +122,7 @@ impl Tenant {
         lease: Option<u64>,
     ) {
         let asked = call.asked;
-        if asked.is_to_host && !self.io.admits_host_call() {
+        if asked.to == CallTo::Host && !self.io.admits_host_call() {
             self.release(core, lease);
             return self.fail(id, &HostError::new(HostOutcome::Busy).to_text());
         }

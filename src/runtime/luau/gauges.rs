@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::io::Asked;
+use super::io::{Asked, CallTo};
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::Lock;
@@ -100,7 +100,7 @@ impl Gauges {
 
     /// A call has come to its end; one to the database counts here.
     pub(super) fn db_called(&self, asked: Asked, has_failed: bool) {
-        let Some(call) = asked.call else { return };
+        let CallTo::Db(call) = asked.to else { return };
         let counts = &self.db[call as usize];
         counts.took.observe(asked.at.elapsed());
         if has_failed {

@@ -100,12 +100,21 @@ pub(super) enum IoPurpose {
 /// A call of a script to the database, another tenant or a host process, and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// Which of the database's; none: another call.
-    pub(super) call: Option<DbCall>,
+    /// What it is to.
+    pub(super) to: CallTo,
     /// When.
     pub(super) at: Instant,
-    /// It is one to a host process, for which no thread waits.
-    pub(super) is_to_host: bool,
+}
+
+/// What a call is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallTo {
+    /// The database.
+    Db(DbCall),
+    /// Another tenant.
+    Tenant,
+    /// A host process, for which no thread waits.
+    Host,
 }
 
 /// What came of a job.
@@ -162,7 +171,7 @@ impl IoOutput {
 impl IoPurpose {
     /// Whether it is a call to a host process.
     pub(super) fn is_to_host(self) -> bool {
-        matches!(self, IoPurpose::Task { asked, .. } if asked.is_to_host)
+        matches!(self, IoPurpose::Task { asked, .. } if asked.to == CallTo::Host)
     }
 
     /// Whether it is a call of a script.
@@ -175,24 +184,29 @@ impl IoPurpose {
         let answer = match self {
             IoPurpose::Program(_) => KV_VALUE_MAX_BYTES,
             IoPurpose::Script(_) => SOURCE_MAX_BYTES,
-            IoPurpose::Task { asked, .. } => match asked.call {
-                Some(DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind) => KV_FIND_MAX_BYTES,
-                Some(DbCall::Get) => KV_VALUE_MAX_BYTES,
-                Some(DbCall::GlobalGet | DbCall::TimerList) => DB_BODY_MAX_BYTES,
-                Some(
-                    DbCall::Set
-                    | DbCall::Delete
-                    | DbCall::GlobalCreate
-                    | DbCall::GlobalDelete
-                    | DbCall::SetTenantState
-                    | DbCall::TimerSet
-                    | DbCall::TimerCancel,
-                ) => 0,
-                None if asked.is_to_host => HOST_ANSWER_MAX_BYTES,
-                None => 0,
+            IoPurpose::Task { asked, .. } => match asked.to {
+                CallTo::Db(call) => db_result_max(call),
+                CallTo::Host => HOST_ANSWER_MAX_BYTES,
+                CallTo::Tenant => 0,
             },
         };
         CALL_BYTES + 2 * answer
+    }
+}
+
+/// The most that an answer of the database to a call may take.
+fn db_result_max(call: DbCall) -> usize {
+    match call {
+        DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind => KV_FIND_MAX_BYTES,
+        DbCall::Get => KV_VALUE_MAX_BYTES,
+        DbCall::GlobalGet | DbCall::TimerList => DB_BODY_MAX_BYTES,
+        DbCall::Set
+        | DbCall::Delete
+        | DbCall::GlobalCreate
+        | DbCall::GlobalDelete
+        | DbCall::SetTenantState
+        | DbCall::TimerSet
+        | DbCall::TimerCancel => 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{CallArgs, CallError, CallReply, PreparedCall, refuse};
 use crate::base::limits::{CALL_BYTES, HOST_ARGS_MAX_BYTES, HOST_NAME_MAX_BYTES};
 use crate::runtime::luau::convert::{ConvertErrorKind, json_from_luau};
-use crate::runtime::luau::io::{Asked, IoOutput};
+use crate::runtime::luau::io::{Asked, CallTo, IoOutput};
 use crate::wire::data::{HostCall, HostError, HostOutcome, TenantId, is_host_name};
 
 pub(super) fn call(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
@@ -26,7 +26,7 @@ pub(super) fn call(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall
     let bytes = CALL_BYTES + 2 * (name.len() + given.as_bytes().len());
     let call = HostCall { from: tenant, name, args: given };
     Ok(PreparedCall {
-        asked: Asked { call: None, at: Instant::now(), is_to_host: true },
+        asked: Asked { to: CallTo::Host, at: Instant::now() },
         // No thread waits for it.
         work: Box::new(move |db, reply| {
             let answer = move |result| reply.done(IoOutput::Host(result), Duration::ZERO);

@@ -14,7 +14,7 @@ use crate::base::limits::{
     TENANT_MESSAGE_TOPIC_MAX_BYTES,
 };
 use crate::runtime::luau::convert::{ConvertErrorKind, json_from_luau};
-use crate::runtime::luau::io::{Asked, IoOutput, blocking, texts_bytes};
+use crate::runtime::luau::io::{Asked, CallTo, IoOutput, blocking, texts_bytes};
 use crate::runtime::luau::locks::RecordKey;
 use crate::wire::data::{
     KhronosValue, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, Scopes, TenantId,
@@ -52,7 +52,7 @@ pub(super) fn send(
     let depth = depth.saturating_add(1);
     let message = TenantMessage { from: tenant, to, topic, data, depth };
     Ok(PreparedCall {
-        asked: Asked { call: None, at: Instant::now(), is_to_host: false },
+        asked: Asked { to: CallTo::Tenant, at: Instant::now() },
         work: blocking(move |db| IoOutput::Sent(db.send(message))),
         reply: CallReply::Whole,
         bytes,

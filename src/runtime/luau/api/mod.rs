@@ -20,7 +20,7 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
-use super::io::{Asked, IoOutput, IoWork, blocking, texts_bytes};
+use super::io::{Asked, CallTo, IoOutput, IoWork, blocking, texts_bytes};
 use super::locks::{LockMode, RecordKey};
 use super::ops::CallOp;
 use crate::base::error::DbError;
@@ -56,7 +56,7 @@ impl PreparedCall {
         bytes: usize,
         work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
-        let asked = Asked { call: Some(call), at: Instant::now(), is_to_host: false };
+        let asked = Asked { to: CallTo::Db(call), at: Instant::now() };
         let work = blocking(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
         Self { asked, work, reply, bytes: CALL_BYTES + bytes, lock: None }
     }
