@@ -397,14 +397,14 @@ impl WorkerLike for Answering {
     fn kill(&self) {}
 }
 
-struct World {
+struct TimerWorld {
     clock: Arc<ManualClock>,
     db: Arc<DbState>,
     pool: Arc<Answering>,
     firer: TimerFirer,
 }
 
-impl World {
+impl TimerWorld {
     fn new(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
         let db = DbState::new(store, DbOptions::default()).expect("a store");
         let db = Arc::new(db.with_clock(ScriptClock::Manual(clock.clone())));
@@ -447,10 +447,10 @@ fn clock() -> Arc<ManualClock> {
 
 #[test]
 fn timers_run_when_they_are_due_and_not_before() {
-    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    let mut world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     world.set(A, "once", TimerWhen::After(10_000_000));
     world.set(B, "every", TimerWhen::Every("60".to_owned()));
-    let seen = |world: &World| world.pool.seen.lock().len();
+    let seen = |world: &TimerWorld| world.pool.seen.lock().len();
     world.advance(Duration::from_millis(9_999));
     assert_eq!(seen(&world), 0);
     world.advance(Duration::from_millis(1));
@@ -474,16 +474,16 @@ fn timers_run_when_they_are_due_and_not_before() {
 
 #[test]
 fn overdue_timers_come_at_a_pace() {
-    let world = World::new(Arc::new(MemoryStore::new()), clock());
+    let world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     for number in 0..10_000_u64 {
         world.set(TenantId::User(number << 22), "1", TimerWhen::After(number));
     }
-    let World { clock, db, .. } = world;
+    let TimerWorld { clock, db, .. } = world;
     clock.move_to(clock.now() + Duration::from_secs(3600));
     // A master that starts finds them all.
     let pool = Arc::new(Answering::default());
     let firer = TimerFirer::new(pool.clone(), db.clone(), ShardSet::full(), TIMERS_PACE);
-    let mut world = World { clock, db, pool, firer };
+    let mut world = TimerWorld { clock, db, pool, firer };
     world.advance(Duration::from_secs(1));
     let first = world.pool.seen.lock().len();
     assert!((1_500..=2_200).contains(&first), "{first} in a second");
@@ -497,7 +497,7 @@ fn none_is_lost_whatever_fails_and_whenever_the_master_ends() {
     for seed in 1..=20 {
         let store = Arc::new(MemoryStore::new());
         let (clock, mut expected) = (clock(), BTreeMap::new());
-        let mut world = World::new(store.clone(), clock.clone());
+        let mut world = TimerWorld::new(store.clone(), clock.clone());
         *world.pool.random.lock() = seed;
         let mut ran: BTreeMap<(TenantId, String), Vec<Timestamp>> = BTreeMap::new();
         for round in 0..30 {
@@ -519,7 +519,7 @@ fn none_is_lost_whatever_fails_and_whenever_the_master_ends() {
             if world.pool.draw(3) == 0 {
                 // The master ends in the middle, and another one begins.
                 let random = world.pool.draw(u64::MAX);
-                world = World::new(store.clone(), clock.clone());
+                world = TimerWorld::new(store.clone(), clock.clone());
                 *world.pool.random.lock() = random;
             }
         }
@@ -538,9 +538,9 @@ fn none_is_lost_whatever_fails_and_whenever_the_master_ends() {
 
 #[test]
 fn one_due_again_where_a_look_has_gone_by_runs() {
-    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    let mut world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     let began = world.clock.now();
-    let turn_at = |world: &mut World, millis| {
+    let turn_at = |world: &mut TimerWorld, millis| {
         world.clock.move_to(began + Duration::from_millis(millis));
         world.firer.turn();
         world.pool.open.lock().pop()
@@ -565,13 +565,13 @@ fn one_due_again_where_a_look_has_gone_by_runs() {
 #[test]
 fn timers_made_after_the_date_was_set_back_run() {
     let store = Arc::new(MemoryStore::new());
-    let mut before = World::new(store.clone(), clock());
+    let mut before = TimerWorld::new(store.clone(), clock());
     before.set(A, "before", TimerWhen::After(3_600_000_000));
     before.advance(Duration::from_secs(3600));
     before.advance(TIMERS_PACE);
     assert_eq!(before.pool.seen.lock().len(), 1);
     // The same firer, an hour earlier.
-    let mut world = World::new(store, clock());
+    let mut world = TimerWorld::new(store, clock());
     (world.firer.behind, world.firer.next) = (before.firer.behind.take(), before.firer.next);
     assert!(world.firer.behind.as_ref().is_some_and(|(due, ..)| *due > world.db.now()));
     world.set(A, "after", TimerWhen::After(10_000_000));
@@ -581,7 +581,7 @@ fn timers_made_after_the_date_was_set_back_run() {
 
 #[test]
 fn a_ban_that_ends_a_run_holds_its_timer() {
-    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    let mut world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     world.set(A, "once", TimerWhen::After(0));
     world.firer.turn();
     let waiting = world.pool.open.lock().pop().expect("a run");
@@ -600,7 +600,7 @@ fn a_ban_that_ends_a_run_holds_its_timer() {
 
 #[test]
 fn a_worker_that_asks_for_subscriptions_loses_no_timer() {
-    let mut world = World::new(Arc::new(MemoryStore::new()), clock());
+    let mut world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     world.set(A, "once", TimerWhen::After(0));
     world.firer.turn();
     world.pool.open.lock().pop().expect("a run").send_not_subscribed();
@@ -615,12 +615,12 @@ fn a_worker_that_asks_for_subscriptions_loses_no_timer() {
 #[test]
 fn writes_in_doubt_are_looked_for_while_more_come() {
     let store = Arc::new(MemoryStore::new());
-    let mut world = World::new(store.clone(), clock());
-    let doubt = |world: &World| {
+    let mut world = TimerWorld::new(store.clone(), clock());
+    let doubt = |world: &TimerWorld| {
         let shared = &world.firer.shared;
         shared.note(|notes| notes.news.push(TimerNews::Doubt));
     };
-    let seen = |world: &World| world.pool.seen.lock().len();
+    let seen = |world: &TimerWorld| world.pool.seen.lock().len();
     world.set(A, "1", TimerWhen::After(0));
     // Two that took effect though their writers were told that this is not known.
     for (id, expected) in [("2", 2), ("3", 3)] {
@@ -646,7 +646,7 @@ fn writes_in_doubt_are_looked_for_while_more_come() {
 
 #[test]
 fn a_time_between_two_microseconds_is_not_early() {
-    let world = World::new(Arc::new(MemoryStore::new()), clock());
+    let world = TimerWorld::new(Arc::new(MemoryStore::new()), clock());
     let time = "2026-01-01T00:00:01.000000500Z".parse().expect("a time");
     world.set(A, "1", TimerWhen::At(time));
     let timers = world.db.timers_of(A).expect("timers");
