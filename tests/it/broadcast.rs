@@ -11,8 +11,7 @@ use mesophyll::wire::data::sharding::worker_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::TempDir;
-use crate::support::binary::{Finished, Master, get, get_with, post, put, token, write};
+use crate::support::binary::{Finished, Master, get, get_with, post, put, token};
 #[cfg(feature = "postgres")]
 use crate::support::cluster::place;
 #[cfg(feature = "postgres")]
@@ -39,13 +38,7 @@ const PATH: &str = "/i/broadcast";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(args: &[&str]) -> Master {
-    let folder = TempDir::new();
-    std::fs::create_dir(folder.path().join("templates")).expect("a folder");
-    write(&folder.path().join("templates"), "main.luau", TEMPLATE);
-    let templates = folder.path().join("templates").display().to_string();
-    let master = Master::start_in(folder, &[&["--templates", &templates], args].concat());
-    master.wait_ready();
-    master
+    Master::with_template(TEMPLATE, args)
 }
 
 fn in_memory(args: &[&str]) -> Master {

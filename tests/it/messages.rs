@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::TempDir;
-use crate::support::binary::{Master, get, post, token, write};
+use crate::support::binary::{Master, get, post, token};
 #[cfg(feature = "postgres")]
 use crate::support::cluster::{place, tenants_of};
 #[cfg(feature = "postgres")]
@@ -49,19 +48,8 @@ return function(ctx)
 end
 "#;
 
-fn folder() -> TempDir {
-    let folder = TempDir::new();
-    std::fs::create_dir(folder.path().join("templates")).expect("a folder");
-    write(&folder.path().join("templates"), "main.luau", TEMPLATE);
-    folder
-}
-
 fn start(args: &[&str]) -> Master {
-    let folder = folder();
-    let templates = folder.path().join("templates").display().to_string();
-    let master = Master::start_in(folder, &[&["--templates", &templates], args].concat());
-    master.wait_ready();
-    master
+    Master::with_template(TEMPLATE, args)
 }
 
 /// A tenant as people write it.

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::TempDir;
-use crate::support::binary::{Master, get, post, token, write};
+use crate::support::binary::{Master, get, post, token};
 use crate::support::cluster::{place, tenants_of};
 use crate::support::postgres::{self as server, Locale, Schema};
 use crate::support::process::{eventually, signal, within, workers_of};
@@ -58,16 +58,9 @@ end
 "#;
 
 fn start(args: &[&str]) -> Master {
-    let folder = TempDir::new();
-    std::fs::create_dir(folder.path().join("templates")).expect("a folder");
-    write(&folder.path().join("templates"), "main.luau", TEMPLATE);
-    let templates = folder.path().join("templates").display().to_string();
     // Subscribed to nothing of it but by watching.
     let events = ["--default-events", "Watch,Unwatch,Create"];
-    let all = [&["--templates", &templates], &events[..], args].concat();
-    let master = Master::start_in(folder, &all);
-    master.wait_ready();
-    master
+    Master::with_template(TEMPLATE, &[&events[..], args].concat())
 }
 
 fn ask(master: &Master, tenant: &str, event: &str, data: &str) -> Value {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::binary::{Master, get, get_with, post, token, write};
+use crate::support::binary::{Master, get, get_with, post, token};
 use crate::support::process::{eventually, signal, within, workers_of};
 use crate::support::{Random, TempDir};
 
@@ -55,16 +55,9 @@ end
 "#;
 
 fn start(args: &[&str]) -> Master {
-    let folder = TempDir::new();
-    std::fs::create_dir(folder.path().join("templates")).expect("a folder");
-    write(&folder.path().join("templates"), "main.luau", TEMPLATE);
-    let templates = folder.path().join("templates").display().to_string();
     // Not subscribed to what its timers are.
     let events = ["--default-events", "Set,SetAt,Light,Echo,Cancel,Count"];
-    let all = [&["--templates", &templates], &events[..], args].concat();
-    let master = Master::start_in(folder, &all);
-    master.wait_ready();
-    master
+    Master::with_template(TEMPLATE, &[&events[..], args].concat())
 }
 
 fn ask(master: &Master, tenant: &str, event: &str, data: &Value) -> Value {

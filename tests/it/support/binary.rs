@@ -304,6 +304,18 @@ impl Master {
         Self::start(&[&["--api", api], args].concat())
     }
 
+    /// A master that is ready, whose tenants run this template.
+    pub(crate) fn with_template(source: &str, args: &[&str]) -> Self {
+        let folder = TempDir::new();
+        let templates = folder.path().join("templates");
+        std::fs::create_dir(&templates).expect("a folder");
+        write(&templates, "main.luau", source);
+        let templates = templates.display().to_string();
+        let master = Self::start_in(folder, &[&["--templates", &templates], args].concat());
+        master.wait_ready();
+        master
+    }
+
     /// As [`Master::start`], but with the store that `args` names, or one in its folder.
     pub(crate) fn start_in(folder: TempDir, args: &[&str]) -> Self {
         let store = format!("redb:{}", folder.path().join("store.redb").display());
