@@ -24,10 +24,13 @@ pub const TENANT_MESSAGES_SENT: (u32, u32) = (20, 100);
 /// one more is `busy`.
 pub const TENANT_MESSAGES_RECEIVED: (u32, u32) = (100, 100);
 
-/// Limit: tenants of which one kind of rate is remembered, in some 4 MiB; when it is reached, one
-/// that did nothing lately is refused until others have their whole bursts again, seconds later.
-/// [`WORKER_SAYS`] keeps one worker far from it.
+/// Limit: tenants of which one kind of rate is remembered, in some 9 MiB. One more takes the place
+/// of those that have their whole bursts; when these are few, all are forgotten and begin with
+/// theirs.
 pub const RATES_MAX: usize = 65_536;
+
+/// How often it is said of a tenant that more was refused than its rate lets it have.
+pub const RATE_TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// Limit: messages and events of feeds that one worker sends a second for all of its tenants, after
 /// a burst of so many: a fifth of a processor of the master. One more message is `busy`, and of one
