@@ -238,8 +238,8 @@ pub(super) fn check_kv(op: &mut KeyValueOp) -> Result<(), DbError> {
 pub fn checked(mut op: DbOp) -> Result<DbOp, DbError> {
     match &mut op {
         DbOp::Kv(_, op) => check_kv(op)?,
-        DbOp::Public(PublicGlobalKeyValueOp::Find { query, .. }) => drop(check_pattern(query)?),
-        DbOp::Public(PublicGlobalKeyValueOp::Get { .. }) => {}
+        DbOp::Public(_, PublicGlobalKeyValueOp::Find { query, .. }) => drop(check_pattern(query)?),
+        DbOp::Public(_, PublicGlobalKeyValueOp::Get { .. }) => {}
         DbOp::Global(tenant, op) => check_op(op, *tenant)?,
         DbOp::SetTenantState(_, state) => *state = check_tenant_state(state)?,
         DbOp::Timer(_, op) => check_timer_op(op)?,

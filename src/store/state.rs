@@ -362,10 +362,10 @@ impl DbState {
                 Err(rules::refused("no worker writes records of this scope"))
             }
             DbOp::Kv(tenant, op) => self.kv(tenant, op),
-            DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }) => {
+            DbOp::Public(_, PublicGlobalKeyValueOp::Find { query, scope }) => {
                 self.global_find(&query, &scope).map(DbAnswer::Entries)
             }
-            DbOp::Public(PublicGlobalKeyValueOp::Get { key, version, scope, id }) => {
+            DbOp::Public(_, PublicGlobalKeyValueOp::Get { key, version, scope, id }) => {
                 let entry = self.global_get(id, &GlobalAddress { scope, key, version })?;
                 Ok(DbAnswer::Entry(entry.map(Box::new)))
             }

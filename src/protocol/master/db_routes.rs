@@ -74,7 +74,7 @@ fn answer(
         }
         "/db/tenant-state" => DbOp::SetTenantState(tenant_of(head, caller)?, decode(body)?),
         "/db/kv" => DbOp::Kv(tenant_of(head, caller)?, decode(body)?),
-        "/db/public-global-kv" => DbOp::Public(decode(body)?),
+        "/db/public-global-kv" => DbOp::Public(optional_tenant_of(head, caller)?, decode(body)?),
         "/db/timers" => DbOp::Timer(tenant_of(head, caller)?, decode(body)?),
         _ => DbOp::Global(tenant_of(head, caller)?, decode(body)?),
     };
@@ -110,6 +110,11 @@ fn tenant_of(head: &RequestHead, caller: Caller) -> Result<TenantId, Failure> {
         TenantId::from_parts(kind, id).map_err(|error| Failure::Malformed(error.to_string()))?;
     caller.check_owns(tenant)?;
     Ok(tenant)
+}
+
+/// Only workers of ours say it.
+fn optional_tenant_of(head: &RequestHead, caller: Caller) -> Result<Option<TenantId>, Failure> {
+    head.query("tenant_id").map(|_| tenant_of(head, caller)).transpose()
 }
 
 fn decode<T: Decode>(body: &mut Body<'_>) -> Result<T, Failure> {

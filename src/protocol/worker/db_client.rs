@@ -140,7 +140,7 @@ impl MesophyllDbClient {
     pub fn ask(&self, op: &DbOp) -> Result<DbAnswer, DbError> {
         let (path, tenant, body) = match op {
             DbOp::Kv(tenant, op) => ("/db/kv", Some(*tenant), op.to_bytes()),
-            DbOp::Public(op) => ("/db/public-global-kv", None, op.to_bytes()),
+            DbOp::Public(tenant, op) => ("/db/public-global-kv", *tenant, op.to_bytes()),
             DbOp::Global(tenant, op) => ("/db/global-kv", Some(*tenant), op.to_bytes()),
             DbOp::SetTenantState(tenant, state) => {
                 ("/db/tenant-state", Some(*tenant), state.to_bytes())

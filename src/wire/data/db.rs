@@ -12,8 +12,9 @@ use crate::base::error::DbError;
 pub enum DbOp {
     /// Of the tenant's records.
     Kv(TenantId, KeyValueOp),
-    /// Of the global entries that everybody reads.
-    Public(PublicGlobalKeyValueOp),
+    /// Of the global entries that everybody reads, by a tenant; workers of another make do not say
+    /// by which.
+    Public(Option<TenantId>, PublicGlobalKeyValueOp),
     /// Of the tenant's own global entries.
     Global(TenantId, GlobalKeyValueOp),
     /// Replaces the tenant's state.
@@ -52,8 +53,8 @@ impl DbOp {
             DbOp::Kv(_, KeyValueOp::Set { .. }) => DbCall::Set,
             DbOp::Kv(_, KeyValueOp::Delete { .. }) => DbCall::Delete,
             DbOp::Kv(_, KeyValueOp::Find { .. }) => DbCall::Find,
-            DbOp::Public(PublicGlobalKeyValueOp::Find { .. }) => DbCall::GlobalFind,
-            DbOp::Public(PublicGlobalKeyValueOp::Get { .. }) => DbCall::GlobalGet,
+            DbOp::Public(_, PublicGlobalKeyValueOp::Find { .. }) => DbCall::GlobalFind,
+            DbOp::Public(_, PublicGlobalKeyValueOp::Get { .. }) => DbCall::GlobalGet,
             DbOp::Global(_, GlobalKeyValueOp::Create { .. }) => DbCall::GlobalCreate,
             DbOp::Global(_, GlobalKeyValueOp::Delete { .. }) => DbCall::GlobalDelete,
             DbOp::SetTenantState(..) => DbCall::SetTenantState,
@@ -63,15 +64,15 @@ impl DbOp {
         }
     }
 
-    /// The tenant for which it is made, if the answer depends on one.
+    /// The tenant for which it is made, as far as that is said.
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
             DbOp::Kv(tenant, _)
             | DbOp::Global(tenant, _)
             | DbOp::SetTenantState(tenant, _)
             | DbOp::Timer(tenant, _) => Some(*tenant),
-            DbOp::Public(PublicGlobalKeyValueOp::Get { id, .. }) => *id,
-            DbOp::Public(PublicGlobalKeyValueOp::Find { .. }) => None,
+            DbOp::Public(_, PublicGlobalKeyValueOp::Get { id: Some(id), .. }) => Some(*id),
+            DbOp::Public(tenant, _) => *tenant,
         }
     }
 }

@@ -250,7 +250,7 @@ pub(crate) trait Typed {
         query: String,
         scope: String,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        match self.answer(DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }))? {
+        match self.answer(DbOp::Public(None, PublicGlobalKeyValueOp::Find { query, scope }))? {
             DbAnswer::Entries(entries) => Ok(entries),
             other => panic!("no entries: {other:?}"),
         }
@@ -264,7 +264,7 @@ pub(crate) trait Typed {
         scope: String,
     ) -> Result<Option<GlobalKv>, DbError> {
         let get = PublicGlobalKeyValueOp::Get { key, version, scope, id: Some(tenant) };
-        match self.answer(DbOp::Public(get))? {
+        match self.answer(DbOp::Public(Some(tenant), get))? {
             DbAnswer::Entry(entry) => Ok(entry.map(|entry| *entry)),
             other => panic!("no entry: {other:?}"),
         }

@@ -22,11 +22,11 @@ const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
 const FIELDS: [&str; 8] =
     ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
 
-pub(super) fn find(args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn find(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
     let bytes = query.len() + scope.len();
-    let op = DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope });
+    let op = DbOp::Public(Some(tenant), PublicGlobalKeyValueOp::Find { query, scope });
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
@@ -34,7 +34,7 @@ pub(super) fn get(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall,
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
     let id = Some(tenant);
-    let op = DbOp::Public(PublicGlobalKeyValueOp::Get { key, version, scope, id });
+    let op = DbOp::Public(id, PublicGlobalKeyValueOp::Get { key, version, scope, id });
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 

@@ -119,7 +119,7 @@ pub(super) fn prepare(
         CallOp::KvFind => kv::find(tenant, &args),
         CallOp::KvListScopes => Ok(kv::list_scopes(tenant)),
         CallOp::KvUpdate => kv::update(tenant, &args),
-        CallOp::GlobalFind => global_kv::find(&args),
+        CallOp::GlobalFind => global_kv::find(tenant, &args),
         CallOp::GlobalGet => global_kv::get(tenant, &args),
         CallOp::GlobalCreate => global_kv::create(tenant, &args),
         CallOp::GlobalDelete => global_kv::delete(tenant, &args),

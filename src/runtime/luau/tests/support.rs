@@ -276,7 +276,7 @@ impl TenantDb for MemoryDb {
         self.pass()?;
         match op {
             DbOp::Kv(tenant, op) => Ok(self.kv(tenant, op)),
-            DbOp::Public(op) => Ok(self.public(op)),
+            DbOp::Public(_, op) => Ok(self.public(op)),
             DbOp::Global(tenant, op) => self.global(tenant, op),
             DbOp::SetTenantState(..) => Ok(DbAnswer::Done),
             DbOp::Timer(tenant, op) => Ok(self.timer(tenant, op)),
