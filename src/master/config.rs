@@ -21,7 +21,7 @@ use crate::base::limits;
 use crate::pool::process::supervisor::Policy;
 use crate::pool::{EventRules, Recycle};
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
-use crate::store::{DbOptions, Quota, StoreOptions};
+use crate::store::{DbOptions, Quota, RateKind, RateLimits, StoreOptions};
 use crate::wire::data::SandboxMode;
 
 pub use self::cluster::{ClusterConfig, host_name, is_master_name};
@@ -29,7 +29,7 @@ use self::tls::PortsTls;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, host_names, names, one_of, ruled_out, size, text};
+use self::values::{amount, drain_timeout, host_names, names, one_of, rate, ruled_out, size, text};
 pub use self::worker::{HostConfig, LifelineUse, WorkerConfig};
 
 labels! {
@@ -397,7 +397,24 @@ fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
             "is a URL such as https://shop.example/{scope}/{key}/{version}",
         ));
     }
-    Ok(DbOptions { quota, purchase_url })
+    let mut rates = RateLimits::default();
+    for kind in RateKind::ALL {
+        if let Some(limit) = rate(options, rate_option(kind))? {
+            rates.set(kind, limit);
+        }
+    }
+    Ok(DbOptions { quota, purchase_url, rates })
+}
+
+/// The option with which operators set a rate of tenants.
+pub fn rate_option(kind: RateKind) -> &'static str {
+    match kind {
+        RateKind::Kv => "kv-rate",
+        RateKind::Shop => "shop-rate",
+        RateKind::Timers => "timer-rate",
+        RateKind::Messages => "message-rate",
+        RateKind::HostCalls => "host-call-rate",
+    }
 }
 
 fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, ConfigError> {
@@ -546,6 +563,11 @@ mod tests {
             ("skip-events", "A,,B"),
             ("skip-author", "bot"),
             ("skip-author", "007"),
+            ("kv-rate", "0"),
+            ("shop-rate", "10:0"),
+            ("timer-rate", "-1"),
+            ("message-rate", "10/s"),
+            ("host-call-rate", "1:2:3"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);
             assert!(error.message.starts_with(&format!("--{name} ")), "{error}");

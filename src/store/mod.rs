@@ -26,6 +26,7 @@ pub mod shop_patterns;
 mod state;
 mod states;
 mod template_history;
+mod tenant_rates;
 pub mod timers;
 mod url;
 
@@ -35,6 +36,7 @@ pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
 pub use measured::{Operation, OperationFigures, OperationResult};
 pub use state::{Caller, DbOptions, DbState, ShopListener, ShopNews};
 pub use states::{StateListener, TemplateListener};
+pub use tenant_rates::{RateKind, RateLimit, RateLimits, RateRefusal};
 pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 

@@ -64,6 +64,19 @@ pub(super) fn writes_what_is_not_its_own(op: &KeyValueOp) -> bool {
     }
 }
 
+/// Whether an operation is one that workers make by themselves: reading a template, and the record
+/// of the last errors.
+pub(super) fn is_of_workers(op: &KeyValueOp) -> bool {
+    let is_errors = |key: &str, scopes: &Scopes| {
+        key == ERRORS_KEY && matches!(scopes.as_slice(), [scope] if scope == ERRORS_SCOPE)
+    };
+    match op {
+        KeyValueOp::Get { key, scopes } => is_template(key, scopes) || is_errors(key, scopes),
+        KeyValueOp::Set { key, scopes, .. } => is_errors(key, scopes),
+        KeyValueOp::Delete { .. } | KeyValueOp::ListScopes | KeyValueOp::Find { .. } => false,
+    }
+}
+
 /// Checks what is to be a tenant's own template.
 ///
 /// # Errors

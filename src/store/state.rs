@@ -17,6 +17,7 @@ use super::shop::ShopLook;
 use super::shop_patterns::ShopPatterns;
 use super::states::{StateListener, States, TemplateListener};
 use super::template_history::TemplateHistory;
+use super::tenant_rates::{RateLimits, TenantRates};
 use super::timers::{TimerDesk, TimerNews};
 use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
@@ -57,6 +58,8 @@ pub struct DbOptions {
     pub quota: Quota,
     /// Where priced entries are bought; `{scope}`, `{key}` and `{version}` in it are replaced.
     pub purchase_url: Option<String>,
+    /// What each tenant may ask for a second.
+    pub rates: RateLimits,
 }
 
 /// The worker that asks: only the tenants that belong to it are its business.
@@ -97,6 +100,7 @@ pub struct DbState {
     message_rules: MessageRulesCache,
     shop_listener: SharedLock<Option<ShopListener>>,
     timer_desk: TimerDesk,
+    tenant_rates: TenantRates,
     clock: ScriptClock,
 }
 
@@ -139,6 +143,7 @@ impl DbState {
     pub fn without_states(store: Arc<dyn Store>, options: DbOptions) -> Self {
         Self {
             store: Measured::new(store),
+            tenant_rates: TenantRates::new(&options.rates),
             options,
             states: States::default(),
             template_listener: SharedLock::default(),
@@ -187,6 +192,10 @@ impl DbState {
 
     pub(super) fn timer_desk(&self) -> &TimerDesk {
         &self.timer_desk
+    }
+
+    pub(super) fn tenant_rates(&self) -> &TenantRates {
+        &self.tenant_rates
     }
 
     /// The date by the clock of records.
@@ -354,9 +363,11 @@ impl DbState {
     /// As the operation on a [`Store`].
     ///
     /// # Errors
-    /// `Forbidden`: the tenant does not belong to the worker; else as the operation itself.
+    /// `Forbidden`: the tenant does not belong to the worker; `Busy`: it asks too much; else as the
+    /// operation itself.
     pub fn ask(&self, caller: Caller, op: DbOp) -> Result<DbAnswer, DbError> {
         op.tenant().map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
+        self.admit_op(caller, &op)?;
         match op {
             DbOp::Kv(_, op) if rules::writes_what_is_not_its_own(&op) => {
                 Err(rules::refused("no worker writes records of this scope"))
@@ -373,7 +384,7 @@ impl DbState {
             DbOp::SetTenantState(tenant, state) => {
                 self.set_tenant_state(tenant, &state).map(|()| DbAnswer::Done)
             }
-            DbOp::Timer(tenant, op) => self.ask_timers(tenant, op),
+            DbOp::Timer(tenant, op) => self.timers(tenant, op),
         }
     }
 

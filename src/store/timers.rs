@@ -10,10 +10,9 @@ use super::schedule::Schedule;
 use super::{DbState, Operation, Store, Usage};
 use crate::base::error::DbError;
 use crate::base::limits::{
-    STATE_EVENT_NAME_MAX_BYTES, TIMER_AHEAD_MAX, TIMER_CALLS, TIMER_DATA_MAX_BYTES,
-    TIMER_ID_MAX_BYTES, TIMERS_MAX, TIMERS_MAX_BYTES,
+    STATE_EVENT_NAME_MAX_BYTES, TIMER_AHEAD_MAX, TIMER_DATA_MAX_BYTES, TIMER_ID_MAX_BYTES,
+    TIMERS_MAX, TIMERS_MAX_BYTES,
 };
-use crate::base::rates::Rates;
 use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
@@ -67,15 +66,9 @@ pub enum TimerNews {
 pub type TimerListener = Box<dyn Fn(TimerNews) + Send + Sync>;
 
 /// What [`DbState`] keeps about timers.
+#[derive(Default)]
 pub(super) struct TimerDesk {
     listener: SharedLock<Option<TimerListener>>,
-    calls: Rates<TenantId>,
-}
-
-impl Default for TimerDesk {
-    fn default() -> Self {
-        Self { listener: SharedLock::default(), calls: Rates::new(TIMER_CALLS) }
-    }
 }
 
 impl TimerDesk {
@@ -167,15 +160,6 @@ impl DbState {
     /// The listener for what concerns those that fire timers from now on.
     pub fn on_timers(&self, listener: TimerListener) {
         *self.timer_desk().listener.write() = Some(listener);
-    }
-
-    /// As [`DbState::ask`], of a worker's tenant's timers, so many a second.
-    pub(super) fn ask_timers(&self, tenant: TenantId, op: TimerOp) -> Result<DbAnswer, DbError> {
-        if !self.timer_desk().calls.admits(tenant, self.moment()) {
-            let text = "too many calls of ctx.Timers: try again later";
-            return Err(DbError::Busy(text.to_owned()));
-        }
-        self.timers(tenant, op)
     }
 
     /// Carries out an operation on a tenant's timers.

@@ -91,6 +91,8 @@ mod process_bounds;
 #[cfg(feature = "worker")]
 mod protocol;
 #[cfg(feature = "luau")]
+mod rates;
+#[cfg(feature = "luau")]
 mod reload;
 #[cfg(all(feature = "luau", feature = "sandbox"))]
 mod sandbox;

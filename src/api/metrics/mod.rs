@@ -103,6 +103,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     build(&mut exposition);
     workers::show(&mut exposition, figures);
     traffic::show(&mut exposition, figures, own.messages, own.broadcasts);
+    traffic::show_refused(&mut exposition, own.db);
     runtime::show(&mut exposition, &figures.workers);
     show_protocol(&mut exposition);
     store::show(&mut exposition, own.db.operations(), &own.db.store_figures());

@@ -4,6 +4,7 @@ use super::Figures;
 use crate::base::metrics::Exposition;
 use crate::dispatch::JobKind;
 use crate::pool::{Broadcasts, Messages, Outcome, WorkerTraffic};
+use crate::store::{DbState, RateKind};
 
 pub(super) fn show(
     exposition: &mut Exposition,
@@ -74,5 +75,15 @@ pub(super) fn show(
     );
     if let Some(broadcasts) = broadcasts {
         broadcasts.outcomes().show(done);
+    }
+}
+
+pub(super) fn show_refused(exposition: &mut Exposition, db: &DbState) {
+    let mut refused = exposition.counter(
+        "mesophyll_rate_refused_total",
+        "What tenants asked for beyond their rates, by what it was.",
+    );
+    for kind in RateKind::ALL {
+        refused.sample(&[("what", kind.as_str())], db.rates_refused().get(kind));
     }
 }

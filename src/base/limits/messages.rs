@@ -29,8 +29,16 @@ pub const TENANT_MESSAGES_RECEIVED: (u32, u32) = (100, 100);
 /// theirs.
 pub const RATES_MAX: usize = 65_536;
 
+/// Limit: what an operator may let a tenant have a second, and at once.
+pub const TENANT_RATE_MAX: u32 = 1_000_000;
+
 /// How often it is said of a tenant that more was refused than its rate lets it have.
 pub const RATE_TOLD_EVERY: Duration = Duration::from_secs(600);
+
+/// Limit: reads of a tenant's template by its worker, and reads and writes of its last errors,
+/// a second and in a burst, where operators bound its operations on records: these do not count
+/// among those, as a tenant at its bound would run no more and its author would not learn why.
+pub const TENANT_OWN_RECORDS: (u32, u32) = (20, 200);
 
 /// Limit: messages and events of feeds that one worker sends a second for all of its tenants, after
 /// a burst of so many: a fifth of a processor of the master. One more message is `busy`, and of one

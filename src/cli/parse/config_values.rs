@@ -8,9 +8,11 @@ use std::path::Path;
 
 use std::time::Duration;
 
-use crate::master::config::{HostConfig, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::master::config::{
+    HostConfig, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig, rate_option,
+};
 use crate::net::stream::tls::CertificateFiles;
-use crate::store::masked;
+use crate::store::{RateKind, RateLimit, masked};
 
 /// An option's name and its effective value.
 pub(in crate::cli) type ConfigValue = (&'static str, String);
@@ -72,6 +74,9 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("log", config.log.as_str().to_lowercase()),
         ("log-format", config.log_format.as_str().to_owned()),
     ];
+    values.extend(
+        RateKind::ALL.map(|kind| (rate_option(kind), rate(config.db_options.rates.of(kind)))),
+    );
     values.extend(of_runtime(&config.runtime));
     values
 }
@@ -160,6 +165,10 @@ fn span(span: Duration) -> String {
 fn size(bytes: u64) -> String {
     let unit = SIZE_UNITS.into_iter().find(|(_, size)| bytes.is_multiple_of(*size));
     unit.map_or(bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+fn rate(limit: Option<RateLimit>) -> String {
+    limit.map_or("off".to_owned(), |(per_second, burst)| format!("{per_second}:{burst}"))
 }
 
 fn files(files: &Option<CertificateFiles>) -> String {

@@ -193,6 +193,31 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
         "N",
         "events, messages and scripts a second of one caller of the API (default: no bound)",
     ),
+    OptionSpec::value(
+        "kv-rate",
+        "N[:BURST]",
+        "operations of each tenant on its records a second, or off (default: off)",
+    ),
+    OptionSpec::value(
+        "shop-rate",
+        "N[:BURST]",
+        "operations of each tenant on the shop a second, or off (default: off)",
+    ),
+    OptionSpec::value(
+        "timer-rate",
+        "N[:BURST]",
+        "calls of each tenant to ctx.Timers a second, or off (default: 20:200)",
+    ),
+    OptionSpec::value(
+        "message-rate",
+        "N[:BURST]",
+        "messages that each tenant sends a second, or off (default: 20:100)",
+    ),
+    OptionSpec::value(
+        "host-call-rate",
+        "N[:BURST]",
+        "calls of each tenant to host processes a second, or off (default: 20:100)",
+    ),
     OptionSpec::list(
         "host-allow",
         "NAME",

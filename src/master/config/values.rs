@@ -6,8 +6,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::base::labels::Label;
-use crate::base::limits;
+use crate::base::limits::{self, TENANT_RATE_MAX};
 use crate::net::stream::names_a_listener;
+use crate::store::RateLimit;
 use crate::wire::data::is_host_name;
 
 use super::{ConfigError, Options};
@@ -160,6 +161,38 @@ pub fn number(
     number.map(Some).ok_or_else(|| wrong(options, name, &format!("is a number from 1 to {max}")))
 }
 
+/// How much of something a tenant may ask for; an inner `None`: as much as it likes.
+///
+/// # Errors
+/// It is no rate.
+pub(super) fn rate(
+    options: &impl Options,
+    name: &str,
+) -> Result<Option<Option<RateLimit>>, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(None) };
+    parse_rate(text).map(Some).ok_or_else(|| {
+        let rule = format!(
+            "is a number a second and perhaps a burst, such as 20 or 20:200, each from 1 to \
+             {TENANT_RATE_MAX}, or off"
+        );
+        wrong(options, name, &rule)
+    })
+}
+
+/// Reads `20` (a second, and as many at once), `20:200` or `off`.
+fn parse_rate(text: &str) -> Option<Option<RateLimit>> {
+    if text == "off" {
+        return Some(None);
+    }
+    // A sign is none of a number's digits here.
+    let number = |text: &str| -> Option<u32> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)?;
+        digits.parse().ok().filter(|number| (1..=TENANT_RATE_MAX).contains(number))
+    };
+    let (per_second, burst) = text.split_once(':').unwrap_or((text, text));
+    Some(Some((number(per_second)?, number(burst)?)))
+}
+
 /// A number of events or records.
 pub(super) fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
     counted(options, name, "is a number from 1", |text| text.parse().ok())
@@ -247,6 +280,18 @@ mod tests {
             "18446744073709551615KiB",
         ] {
             assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_with_or_without_a_burst_or_off() {
+        assert_eq!(parse_rate("20"), Some(Some((20, 20))));
+        assert_eq!(parse_rate("20:200"), Some(Some((20, 200))));
+        assert_eq!(parse_rate("1000000:1"), Some(Some((1_000_000, 1))));
+        assert_eq!(parse_rate("off"), Some(None));
+        for text in ["", "0", "0:5", "5:0", ":", "5:", ":5", "+5", "5 :5", "5:5:5", "1000001", "no"]
+        {
+            assert_eq!(parse_rate(text), None, "{text}");
         }
     }
 

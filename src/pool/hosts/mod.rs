@@ -15,9 +15,8 @@ use std::time::Instant;
 
 use crate::base::labels::OutcomeCounters;
 use crate::base::limits::{
-    HOST_ARGS_MAX_BYTES, HOST_CALLS, HOST_DEADLINE, HOST_NAME_MAX_BYTES, HOST_STRAYS_MAX, HOSTS_MAX,
+    HOST_ARGS_MAX_BYTES, HOST_DEADLINE, HOST_NAME_MAX_BYTES, HOST_STRAYS_MAX, HOSTS_MAX,
 };
-use crate::base::rates::Rates;
 use crate::base::sync::Lock;
 use crate::dispatch::HostAnswer;
 use crate::store::{DbState, Standing};
@@ -52,7 +51,6 @@ pub struct Hosts {
     db: Arc<DbState>,
     /// Names that every tenant may call.
     allowed: Vec<String>,
-    rates: Rates<TenantId>,
     ended: OutcomeCounters<HostOutcome>,
     state: Lock<HostsState>,
 }
@@ -88,8 +86,7 @@ struct OpenCall {
 impl Hosts {
     /// Without any yet. `allowed`: names that every tenant may call.
     pub fn new(db: Arc<DbState>, allowed: Vec<String>) -> Arc<Self> {
-        let (rates, ended) = (Rates::new(HOST_CALLS), OutcomeCounters::default());
-        Arc::new(Self { db, allowed, rates, ended, state: Lock::default() })
+        Arc::new(Self { db, allowed, ended: OutcomeCounters::default(), state: Lock::default() })
     }
 
     /// Takes a host process in; its number.
@@ -127,23 +124,6 @@ impl Hosts {
             link,
         });
         Ok(number)
-    }
-
-    /// What needs nothing but the call and its tenant's rate.
-    ///
-    /// # Errors
-    /// Why it is not made.
-    pub(in crate::pool) fn admit(&self, call: &HostCall) -> Result<(), HostError> {
-        let refused = |outcome| Err(HostError::new(outcome));
-        if !is_host_name(&call.name, HOST_NAME_MAX_BYTES)
-            || call.args.as_bytes().len() > HOST_ARGS_MAX_BYTES
-        {
-            refused(HostOutcome::TooLarge)
-        } else if !self.rates.admits(call.from, Instant::now()) {
-            refused(HostOutcome::Busy)
-        } else {
-            Ok(())
-        }
     }
 
     /// Whether its tenant may call the name.
@@ -261,6 +241,12 @@ impl Hosts {
         self.ended.add(outcome, 1);
         answer(result);
     }
+}
+
+/// Whether a call has a name that may be, and no more than it may.
+pub(in crate::pool) fn has_bounds(call: &HostCall) -> bool {
+    is_host_name(&call.name, HOST_NAME_MAX_BYTES)
+        && call.args.as_bytes().len() <= HOST_ARGS_MAX_BYTES
 }
 
 impl fmt::Debug for Hosts {

@@ -19,8 +19,7 @@ use crate::base::labels::OutcomeCounters;
 use crate::base::limits::{
     DISPATCH_DEADLINE, MESSAGE_DEADLINE, MESSAGE_THREAD_IDLE_MAX, MESSAGE_THREADS,
     MESSAGES_WAITING_MAX, TENANT_MESSAGE_DEPTH_MAX, TENANT_MESSAGE_MAX_BYTES,
-    TENANT_MESSAGE_TOPIC_MAX_BYTES, TENANT_MESSAGES_RECEIVED, TENANT_MESSAGES_SENT,
-    TENANT_MESSAGES_WAITING_MAX,
+    TENANT_MESSAGE_TOPIC_MAX_BYTES, TENANT_MESSAGES_RECEIVED, TENANT_MESSAGES_WAITING_MAX,
 };
 use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::rates::Rates;
@@ -28,8 +27,8 @@ use crate::base::thread::panic_message;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, HostAnswer, Job, MessageAnswer, MessageCarrier, Request};
-use crate::pool::hosts::Hosts;
-use crate::store::{DbState, Standing};
+use crate::pool::hosts::{self, Hosts};
+use crate::store::{DbState, RateKind, RateRefusal, Standing};
 use crate::wire::data::{
     CreateEvent, EncodedJson, HostCall, HostError, HostOutcome, MessageOutcome, TenantId,
     TenantMessage,
@@ -52,6 +51,8 @@ pub struct Messages {
 enum Handed {
     Message(TenantMessage, MessageAnswer),
     Call(HostCall, HostAnswer),
+    /// Its sender, or caller, was answered.
+    Refused(RateRefusal),
 }
 
 /// What the threads share.
@@ -62,7 +63,6 @@ struct Post {
     /// `None`: every tenant is this master's.
     shards: Option<Arc<ShardTable>>,
     forward: OnceLock<Box<ForwardMessage>>,
-    sent: Rates<TenantId>,
     received: Rates<TenantId>,
     ended: OutcomeCounters<MessageOutcome>,
 }
@@ -81,7 +81,6 @@ impl Messages {
             hosts,
             shards,
             forward: OnceLock::new(),
-            sent: Rates::new(TENANT_MESSAGES_SENT),
             received: Rates::new(TENANT_MESSAGES_RECEIVED),
             ended: OutcomeCounters::default(),
         });
@@ -98,6 +97,10 @@ impl Messages {
                 carrying.end(outcome, answer);
             }
             Handed::Call(call, answer) => carrying.call(&call, answer),
+            Handed::Refused(refusal) => {
+                // A panic is logged where it is; no answer depends on this.
+                let _ = catch_unwind(AssertUnwindSafe(|| carrying.db.record_refusal(&refusal)));
+            }
         };
         let threads =
             OnDemandThreads::new(names, MESSAGES_WAITING_MAX, MESSAGE_THREAD_IDLE_MAX, work);
@@ -158,6 +161,25 @@ impl Messages {
             Handed::Call(_, answer) => {
                 self.post.hosts.end(answer, Err(HostError::new(HostOutcome::Busy)));
             }
+            // The log has it, and a counter.
+            Handed::Refused(_) => {}
+        }
+    }
+
+    /// Counts one more for a tenant; false: it is one too many, of which a thread that may block
+    /// tells the tenant's author.
+    fn admits(&self, kind: RateKind, tenant: TenantId) -> bool {
+        let Err(refusal) = self.post.db.admit(kind, tenant) else { return true };
+        if refusal.is_news() {
+            self.hand(tenant, Handed::Refused(refusal));
+        }
+        false
+    }
+
+    fn hand(&self, from: TenantId, handed: Handed) {
+        let handed = self.threads.submit_within(TENANT_MESSAGES_WAITING_MAX, from, handed);
+        if let Err(handed) = handed {
+            self.refuse(handed);
         }
     }
 
@@ -179,23 +201,22 @@ impl Drop for Messages {
 
 impl MessageCarrier for Messages {
     fn carry(&self, message: TenantMessage, answer: MessageAnswer) {
-        if let Err(outcome) = self.post.admit(&message, Instant::now()) {
-            return self.post.end(outcome, answer);
-        }
-        let (max, from) = (TENANT_MESSAGES_WAITING_MAX, message.from);
-        let handed = self.threads.submit_within(max, from, Handed::Message(message, answer));
-        if let Err(handed) = handed {
-            self.refuse(handed);
+        if let Err(outcome) = check(&message) {
+            self.post.end(outcome, answer);
+        } else if !self.admits(RateKind::Messages, message.from) {
+            self.post.end(MessageOutcome::Busy, answer);
+        } else {
+            self.hand(message.from, Handed::Message(message, answer));
         }
     }
 
     fn call_host(&self, call: HostCall, answer: HostAnswer) {
-        if let Err(error) = self.post.hosts.admit(&call) {
-            return self.post.hosts.end(answer, Err(error));
-        }
-        let (max, from) = (TENANT_MESSAGES_WAITING_MAX, call.from);
-        if let Err(handed) = self.threads.submit_within(max, from, Handed::Call(call, answer)) {
-            self.refuse(handed);
+        if !hosts::has_bounds(&call) {
+            self.post.hosts.end(answer, Err(HostError::new(HostOutcome::TooLarge)));
+        } else if !self.admits(RateKind::HostCalls, call.from) {
+            self.post.hosts.end(answer, Err(HostError::new(HostOutcome::Busy)));
+        } else {
+            self.hand(call.from, Handed::Call(call, answer));
         }
     }
 }
@@ -207,22 +228,6 @@ impl fmt::Debug for Messages {
 }
 
 impl Post {
-    /// What needs nothing but the message and the sender's rate.
-    fn admit(&self, message: &TenantMessage, now: Instant) -> Result<(), MessageOutcome> {
-        let TenantMessage { from, topic, data, depth, .. } = message;
-        if data.as_bytes().len() > TENANT_MESSAGE_MAX_BYTES
-            || topic.len() > TENANT_MESSAGE_TOPIC_MAX_BYTES
-        {
-            Err(MessageOutcome::TooLarge)
-        } else if *depth > TENANT_MESSAGE_DEPTH_MAX {
-            Err(MessageOutcome::TooDeep)
-        } else if !self.sent.admits(*from, now) {
-            Err(MessageOutcome::Busy)
-        } else {
-            Ok(())
-        }
-    }
-
     fn is_here(&self, tenant: TenantId) -> bool {
         self.shards.as_ref().is_none_or(|shards| shards.serves(tenant))
     }
@@ -290,6 +295,20 @@ impl Post {
     fn end(&self, outcome: MessageOutcome, answer: MessageAnswer) {
         self.ended.add(outcome, 1);
         answer(outcome);
+    }
+}
+
+/// What needs nothing but the message.
+fn check(message: &TenantMessage) -> Result<(), MessageOutcome> {
+    let TenantMessage { topic, data, depth, .. } = message;
+    if data.as_bytes().len() > TENANT_MESSAGE_MAX_BYTES
+        || topic.len() > TENANT_MESSAGE_TOPIC_MAX_BYTES
+    {
+        Err(MessageOutcome::TooLarge)
+    } else if *depth > TENANT_MESSAGE_DEPTH_MAX {
+        Err(MessageOutcome::TooDeep)
+    } else {
+        Ok(())
     }
 }
 
