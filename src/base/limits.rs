@@ -65,6 +65,19 @@ pub const CLIENT_REPLY_MAX_BYTES: u64 = 6 * MESSAGE_MAX_BYTES as u64 + 1024 * 10
 /// go.
 pub const ERROR_RECORDS_KEPT: usize = 20;
 
+/// A tenant is warned when of its quota, its memory or an event's time only one in so many parts is
+/// left.
+pub const WARNED_LEFT_SHARE: u32 = 5;
+
+/// A quota of fewer records is not warned of: the warning is itself in a record of the tenant's.
+pub const WARNED_QUOTA_RECORDS: u64 = 100;
+
+/// The same for a quota of fewer bytes.
+pub const WARNED_QUOTA_BYTES: u64 = 64 * 1024;
+
+/// How long a tenant is not warned of the same limit again.
+pub const WARNED_AGAIN: Duration = Duration::from_secs(3600);
+
 /// Limit: items of a list in a body of the internal API (scopes, events, ids), as each takes more
 /// memory than its text; more is `BadRequest`. What a list may hold in fact is a rule of the store.
 pub const API_LIST_MAX: usize = 16_384;

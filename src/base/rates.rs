@@ -11,8 +11,7 @@ use super::throttle::Rate;
 /// The same rate for each of many.
 #[derive(Debug)]
 pub struct Rates<K> {
-    per_second: u32,
-    burst: u32,
+    fresh: Rate,
     // Limit: `RATES_MAX`.
     kept: Lock<HashMap<K, KeptRate>>,
 }
@@ -33,7 +32,12 @@ pub struct OverRate {
 impl<K: Copy + Eq + Hash> Rates<K> {
     /// So many a second for each, with such a burst.
     pub fn new((per_second, burst): (u32, u32)) -> Self {
-        Self { per_second, burst, kept: Lock::default() }
+        Self::of(Rate::new(per_second, burst))
+    }
+
+    /// This rate, with its burst saved up, for each.
+    pub fn of(fresh: Rate) -> Self {
+        Self { fresh, kept: Lock::default() }
     }
 
     /// Whether this one may have one more now, which counts then.
@@ -50,10 +54,8 @@ impl<K: Copy + Eq + Hash> Rates<K> {
         if kept.len() >= RATES_MAX && !kept.contains_key(&of) {
             make_room(&mut kept, now);
         }
-        let KeptRate { rate, told } = kept.entry(of).or_insert_with(|| KeptRate {
-            rate: Rate::new(self.per_second, self.burst),
-            told: None,
-        });
+        let KeptRate { rate, told } =
+            kept.entry(of).or_insert_with(|| KeptRate { rate: self.fresh.clone(), told: None });
         if rate.admits(now) {
             return Ok(());
         }

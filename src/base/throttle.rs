@@ -39,9 +39,9 @@ impl Throttle {
 }
 
 /// Admits so much a second, such as lines of a log, with some saved up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rate {
-    per_second: u32,
+    per_second: f64,
     burst: u32,
     /// How many may still come.
     saved: f64,
@@ -51,7 +51,12 @@ pub struct Rate {
 impl Rate {
     /// A rate with its whole burst saved up.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second, burst, saved: f64::from(burst), since: None }
+        Self { per_second: f64::from(per_second), burst, saved: f64::from(burst), since: None }
+    }
+
+    /// A rate of one in so long.
+    pub fn one_in(time: Duration) -> Self {
+        Self { per_second: time.as_secs_f64().recip(), burst: 1, saved: 1.0, since: None }
     }
 
     /// Whether what comes now may pass.
@@ -77,8 +82,7 @@ impl Rate {
 
     fn saved(&self, now: Instant) -> f64 {
         let since = self.since.unwrap_or(now);
-        let gained =
-            now.saturating_duration_since(since).as_secs_f64() * f64::from(self.per_second);
+        let gained = now.saturating_duration_since(since).as_secs_f64() * self.per_second;
         (self.saved + gained).min(f64::from(self.burst))
     }
 }

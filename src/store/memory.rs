@@ -16,7 +16,8 @@ use super::pattern::Pattern;
 use super::shop::{ShopChange, ShopLook, ShopNotes};
 use super::timers::{DueTimers, TimerPlace, TimerRun, check_room, timer_bytes};
 use super::{
-    FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
+    FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, UsageGrowth, charge,
+    touched,
 };
 use crate::base::error::DbError;
 use crate::base::sync::SharedLock;
@@ -137,7 +138,7 @@ impl Store for MemoryStore {
         Ok(scopes.into_iter().cloned().collect())
     }
 
-    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<Option<UsageGrowth>, DbError> {
         let mut contents = self.write()?;
         let records = contents.records.entry(tenant).or_default();
         let old = records.by_key.get(&set.key).and_then(|sets| sets.get(&set.scopes));
@@ -150,9 +151,9 @@ impl Store for MemoryStore {
             created_at: old.map_or(set.now, |old| old.created_at),
             last_updated_at: touched(old.map(|old| old.last_updated_at), set.now),
         };
-        records.usage = usage;
+        let growth = UsageGrowth::of(std::mem::replace(&mut records.usage, usage), usage);
         records.by_key.entry(set.key).or_default().insert(set.scopes, record);
-        Ok(())
+        Ok(growth)
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {

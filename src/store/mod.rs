@@ -18,6 +18,7 @@ pub mod pattern;
 mod permit;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod quota_warnings;
 pub mod redb;
 pub mod rules;
 pub mod schedule;
@@ -45,6 +46,7 @@ use serde::Serialize;
 use crate::base::error::DbError;
 use crate::base::limits::{
     KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
+    WARNED_LEFT_SHARE, WARNED_QUOTA_BYTES, WARNED_QUOTA_RECORDS,
 };
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
@@ -106,11 +108,12 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError>;
 
-    /// Creates or replaces a record.
+    /// Creates or replaces a record; answers how the tenant's usage grew by it, if it did and that
+    /// is known.
     ///
     /// # Errors
     /// See [`Store`]; `Refused` if it would exceed the quota.
-    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError>;
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<Option<UsageGrowth>, DbError>;
 
     /// Deletes a record; one that is not there is no error.
     ///
@@ -467,6 +470,48 @@ pub struct Usage {
     pub records: u64,
     /// Bytes of keys, scopes and values.
     pub bytes: u64,
+}
+
+/// What a set made of a tenant's usage, where that grew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsageGrowth {
+    before: Usage,
+    after: Usage,
+}
+
+impl UsageGrowth {
+    /// The growth from one usage to another; nothing if it is none.
+    pub fn of(before: Usage, after: Usage) -> Option<Self> {
+        let grew = after.records > before.records || after.bytes > before.bytes;
+        grew.then_some(Self { before, after })
+    }
+
+    /// What to tell the tenant's owner, if so much of the quota is in use only now that they are to
+    /// be warned.
+    pub fn warning(self, quota: Quota) -> Option<String> {
+        if quota.records < WARNED_QUOTA_RECORDS || quota.bytes < WARNED_QUOTA_BYTES {
+            return None;
+        }
+        let passes = |before, after, max| {
+            let warned_at = max - max / u64::from(WARNED_LEFT_SHARE);
+            before < warned_at && after >= warned_at
+        };
+        let (Usage { records, bytes }, before) = (self.after, self.before);
+        if passes(before.bytes, bytes, quota.bytes) {
+            Some(format!(
+                "warning: the tenant's records have {bytes} of at most {} bytes; a set beyond that \
+                 is refused",
+                quota.bytes
+            ))
+        } else if passes(before.records, records, quota.records) {
+            Some(format!(
+                "warning: the tenant has {records} of at most {} records; one beyond that is refused",
+                quota.records
+            ))
+        } else {
+            None
+        }
+    }
 }
 
 impl Usage {

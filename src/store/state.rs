@@ -13,6 +13,7 @@ use super::backup::Export;
 use super::global::GlobalAddress;
 use super::measured::Measured;
 use super::message_rules::{MessageRules, MessageRulesCache};
+use super::quota_warnings::QuotaWarnings;
 use super::shop::ShopLook;
 use super::shop_patterns::ShopPatterns;
 use super::states::{StateListener, States, TemplateListener};
@@ -101,6 +102,7 @@ pub struct DbState {
     shop_listener: SharedLock<Option<ShopListener>>,
     timer_desk: TimerDesk,
     tenant_rates: TenantRates,
+    quota_warnings: QuotaWarnings,
     clock: ScriptClock,
 }
 
@@ -151,6 +153,7 @@ impl DbState {
             message_rules: MessageRulesCache::default(),
             shop_listener: SharedLock::default(),
             timer_desk: TimerDesk::default(),
+            quota_warnings: QuotaWarnings::default(),
             clock: ScriptClock::default(),
         }
     }
@@ -188,6 +191,10 @@ impl DbState {
 
     pub(super) fn clock(&self) -> &ScriptClock {
         &self.clock
+    }
+
+    pub(super) fn quota_warnings(&self) -> &QuotaWarnings {
+        &self.quota_warnings
     }
 
     pub(super) fn timer_desk(&self) -> &TimerDesk {
@@ -452,7 +459,12 @@ impl DbState {
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
         let set = KvSet { key, scopes, value, fresh_id, now: self.now(), quota };
         let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
-        self.written(tenant, watched, written)
+        if let Ok(Some(growth)) = written
+            && !is_errors
+        {
+            self.warn_of_quota(tenant, growth);
+        }
+        self.written(tenant, watched, written.map(drop))
     }
 
     /// The answer to a write. Listeners are notified of what may have changed, and rules of

@@ -68,6 +68,19 @@ fn write_kinds<K: Label>(
     }
 }
 
+/// Writes a number of each budget.
+fn write_budgets(writer: &mut Writer, number: impl Fn(Budget) -> u64) {
+    write_kinds(
+        writer,
+        |budget| number(budget) > 0,
+        |writer, budget| {
+            writer.array(2);
+            writer.text(budget.as_str());
+            writer.unsigned(number(budget));
+        },
+    );
+}
+
 /// Reads such a list; `read` gets each kind that is known, and the reader at what follows its name.
 fn read_kinds<K: Label>(
     reader: &mut Reader<'_>,
@@ -93,7 +106,7 @@ fn read_kinds<K: Label>(
 
 impl Encode for RuntimeFigures {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(15);
+        writer.array(16);
         for number in [
             self.evicted_vms,
             self.discarded_vms,
@@ -109,12 +122,7 @@ impl Encode for RuntimeFigures {
         }
         self.running.encode(writer);
         self.wall.encode(writer);
-        let is_exceeded = |budget: Budget| self.budget(budget) > 0;
-        write_kinds(writer, is_exceeded, |writer, budget| {
-            writer.array(2);
-            writer.text(budget.as_str());
-            writer.unsigned(self.budget(budget));
-        });
+        write_budgets(writer, |budget| self.budget(budget));
         let is_called = |call: DbCall| *self.db(call) != DbFigures::default();
         write_kinds(writer, is_called, |writer, call| {
             let DbFigures { failed, took } = self.db(call);
@@ -125,6 +133,7 @@ impl Encode for RuntimeFigures {
         });
         self.busiest.encode(writer);
         writer.unsigned(self.busiest_us);
+        write_budgets(writer, |budget| self.warnings(budget));
     }
 }
 
@@ -145,6 +154,10 @@ impl Decode for RuntimeFigures {
             }),
             busiest => busiest(reader).map(|busiest| figures.busiest = busiest),
             busiest_us,
+            warnings => read_kinds(reader, 1, |reader, budget| {
+                *figures.warnings_mut(budget) = Decode::decode(reader)?;
+                Ok(())
+            }),
         );
         Ok(figures)
     }
@@ -253,7 +266,10 @@ mod tests {
         let all = Buckets::from_parts(vec![u64::MAX; LATENCY_BOUNDS_US.len() + 1], u64::MAX)
             .expect("our shape");
         (figures.running, figures.wall) = (all.clone(), all.clone());
-        Budget::ALL.into_iter().for_each(|budget| *figures.budget_mut(budget) = u64::MAX);
+        for budget in Budget::ALL {
+            *figures.budget_mut(budget) = u64::MAX;
+            *figures.warnings_mut(budget) = u64::MAX - 1;
+        }
         DbCall::ALL.into_iter().for_each(|call| figures.db_mut(call).took = all.clone());
         let health = Health { figures: Some(Box::new(figures)), ..Health::default() };
         let bytes = health.to_bytes();

@@ -106,7 +106,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     traffic::show_refused(&mut exposition, own.db);
     runtime::show(&mut exposition, &figures.workers);
     show_protocol(&mut exposition);
-    store::show(&mut exposition, own.db.operations(), &own.db.store_figures());
+    store::show(&mut exposition, own.db);
     http::show(
         &mut exposition,
         own.statuses,

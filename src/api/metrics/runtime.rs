@@ -108,6 +108,15 @@ fn show_figures(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
             exceeded.sample(&[("worker", id), ("kind", budget.as_str())], figures.budget(budget));
         }
     }
+    let mut warnings = exposition.counter(
+        "mesophyll_budget_warnings_total",
+        "Times that tenants were warned that they come near a bound, by kind.",
+    );
+    for (id, figures) in workers {
+        for budget in [Budget::Memory, Budget::RunningTime] {
+            warnings.sample(&[("worker", id), ("kind", budget.as_str())], figures.warnings(budget));
+        }
+    }
     show_calls(exposition, workers);
 }
 

@@ -2,14 +2,21 @@
 
 use crate::base::metrics::Exposition;
 use crate::store::{
-    EmbeddedFigures, Operation, OperationFigures, OperationResult, ServerFigures, StoreFigures,
+    DbState, EmbeddedFigures, Operation, OperationFigures, OperationResult, ServerFigures,
+    StoreFigures,
 };
 
-pub(super) fn show(
-    exposition: &mut Exposition,
-    operations: &OperationFigures,
-    store: &StoreFigures,
-) {
+pub(super) fn show(exposition: &mut Exposition, db: &DbState) {
+    show_operations(exposition, db.operations());
+    show_inside(exposition, &db.store_figures());
+    exposition.one_counter(
+        "mesophyll_quota_warnings_total",
+        "Times that tenants were warned that most of their quota is in use.",
+        Some(db.quota_warned()),
+    );
+}
+
+fn show_operations(exposition: &mut Exposition, operations: &OperationFigures) {
     let mut ended = exposition
         .counter("mesophyll_store_operations_total", "Operations of the store, by result.");
     for operation in Operation::ALL {
@@ -28,6 +35,9 @@ pub(super) fn show(
             took.buckets(&[("operation", operation.as_str())], &buckets);
         }
     }
+}
+
+fn show_inside(exposition: &mut Exposition, store: &StoreFigures) {
     exposition.one_gauge(
         "mesophyll_store_queue_operations",
         "Operations that wait for the store.",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mlua::{IntoLuaMulti, MultiValue};
 
-use super::budget::{Doom, Meter};
+use super::budget::{Doom, Meter, RunSpan};
 use super::executor::Core;
 use super::live_vm::LiveVm;
 use super::outside::{Charge, ChargeKind};
@@ -17,8 +17,10 @@ use super::tenant::Tenant;
 use super::timers::TimerKey;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
+use crate::base::limits::WARNED_LEFT_SHARE;
 use crate::dispatch::worker_like::handed_over;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
+use crate::wire::data::Budget;
 use crate::wire::tenant_message;
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
@@ -28,7 +30,7 @@ pub(super) struct RunningEvent {
     /// How many messages in a row led to it.
     pub(super) depth: u64,
     /// What its code is called.
-    template: Arc<str>,
+    pub(super) template: Arc<str>,
     /// What it runs in.
     pub(super) vm: Rc<LiveVm>,
     /// What its data takes, which stays for as long as it does.
@@ -173,6 +175,7 @@ impl Tenant {
         if let Some(timer) = event.wall {
             core.timers.remove(timer);
         }
+        self.warn_of_running_time(core, &event);
         if let Some(answer) = event.answer {
             // Its handler was cancelled by a task of its own.
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
@@ -182,7 +185,18 @@ impl Tenant {
         core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
         event.vm.host.remove_event(id);
         if self.vm.is_current(&event.vm) && self.events.is_empty() && self.queue.is_empty() {
-            self.collection.begin_idle(&event.vm.lua);
+            self.collection.begin_idle(&event.vm.lua, event.vm.host.pace.limit());
+        }
+    }
+
+    /// One that ran for too long was ended, and that was recorded.
+    fn warn_of_running_time(&self, core: &Core, event: &RunningEvent) {
+        let (ran, limit) = (event.meter.running.get(), core.limits().running);
+        if ran >= limit - limit / WARNED_LEFT_SHARE && ran <= limit {
+            let at = (&*event.template, &*event.name);
+            let used =
+                format!("the event ran for {} ms of at most {}", ran.as_millis(), RunSpan(limit));
+            core.warn(self.id, at, Budget::RunningTime, &used);
         }
     }
 

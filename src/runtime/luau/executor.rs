@@ -28,11 +28,12 @@ use super::timers::Timers;
 use super::vm_slots::{VmSlot, VmSlots};
 use crate::base::clock::ScriptClock;
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
+use crate::base::rates::Rates;
 use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::runtime::{TenantDb, TenantStates};
 use crate::wire::data::sharding::Shard;
-use crate::wire::data::{IdMap, TenantId};
+use crate::wire::data::{Budget, IdMap, TenantId};
 
 /// What all executors of a runtime share.
 pub(super) struct ExecutorShared {
@@ -45,6 +46,7 @@ pub(super) struct ExecutorShared {
     pub(super) io: IoPool,
     pub(super) template_cache: Arc<TemplateCache>,
     pub(super) errors: ErrorLog,
+    pub(super) may_warn: Rates<(TenantId, Budget)>,
     /// For what does not block.
     pub(super) db: Arc<dyn TenantDb>,
     pub(super) states: Arc<dyn TenantStates>,
@@ -89,6 +91,16 @@ impl Core {
         if let Some(budget) = doom.budget() {
             self.gauges.exceeded(budget);
             self.shared.errors.record(tenant, template, event, &doom.to_string());
+        }
+    }
+
+    /// Tells a template's author that it comes near one of its bounds, unless that was done of
+    /// late.
+    pub(super) fn warn(&self, of: TenantId, at: (&str, &str), budget: Budget, used: &str) {
+        if self.shared.may_warn.admits((of, budget), Instant::now()) {
+            self.gauges.warned(budget);
+            let (template, event) = at;
+            self.shared.errors.record(of, template, event, &format!("warning: {used}"));
         }
     }
 

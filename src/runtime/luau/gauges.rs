@@ -38,6 +38,7 @@ pub(super) struct Gauges {
     /// Lines beyond what a tenant may log.
     pub(super) dropped_log_lines: Counter,
     budgets: [Counter; Budget::ALL.len()],
+    warnings: [Counter; Budget::ALL.len()],
     running: Histogram,
     wall: Histogram,
     /// By running time.
@@ -98,6 +99,11 @@ impl Gauges {
         self.budgets[budget as usize].inc();
     }
 
+    /// A tenant was warned of a bound.
+    pub(super) fn warned(&self, budget: Budget) {
+        self.warnings[budget as usize].inc();
+    }
+
     /// A call has come to its end; one to the database counts here.
     pub(super) fn db_called(&self, asked: Asked, has_failed: bool) {
         let CallTo::Db(call) = asked.to else { return };
@@ -152,6 +158,9 @@ impl Gauges {
         sum.busiest_us += us(busiest.took);
         for (budget, counted) in Budget::ALL.into_iter().zip(&self.budgets) {
             *sum.budget_mut(budget) += counted.get();
+        }
+        for (budget, counted) in Budget::ALL.into_iter().zip(&self.warnings) {
+            *sum.warnings_mut(budget) += counted.get();
         }
         for (call, counted) in DbCall::ALL.into_iter().zip(&self.db) {
             let sum = sum.db_mut(call);

@@ -15,7 +15,9 @@ use mlua::Lua;
 use mlua::state::{GcIncParams, GcMode};
 
 use super::outside::Outside;
-use crate::base::limits::{CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
+use crate::base::limits::{
+    CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR, WARNED_LEFT_SHARE,
+};
 
 /// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h,
 /// LUA_GCSETGOAL).
@@ -38,6 +40,11 @@ const REST_SHARE: u32 = 10;
 /// What an allocation may take a VM to, garbage included; beyond it the allocation fails.
 pub(super) fn peak_bytes(limit: usize) -> usize {
     limit.saturating_mul(VM_MEMORY_PEAK_FACTOR)
+}
+
+/// From so much live data on the tenant is warned.
+pub(super) fn warned_at(limit: usize) -> usize {
+    limit - limit / WARNED_LEFT_SHARE as usize
 }
 
 /// How hard a VM's collector is driven.
@@ -94,7 +101,8 @@ impl Pace {
         true
     }
 
-    fn used(&self, lua: &Lua) -> usize {
+    /// What is in the VM, and what its calls have outside it.
+    pub(super) fn used(&self, lua: &Lua) -> usize {
         lua.used_memory() + self.outside.of_scripts()
     }
 
@@ -147,9 +155,11 @@ pub(super) enum EndReason {
 }
 
 impl Collection {
-    /// Begins one for an idle VM, if there is enough to be worth it.
-    pub(super) fn begin_idle(&mut self, lua: &Lua) {
-        let worth = VM_IDLE_MEMORY_BYTES.max(self.floor + self.floor / 2);
+    /// Begins one for an idle VM, if there is enough to be worth it. Near the limit less growth is
+    /// worth it: what is alive after a collection tells whether the tenant is to be warned.
+    pub(super) fn begin_idle(&mut self, lua: &Lua, limit: usize) {
+        let much = VM_IDLE_MEMORY_BYTES.max(self.floor + self.floor / 2);
+        let worth = much.min(warned_at(limit).max(self.floor + limit / GREW_SHARE));
         if self.why.is_none() && lua.used_memory() > worth {
             (self.why, self.cycles) = (Some(EndReason::Idle), 2);
         }

@@ -82,9 +82,12 @@ pub use self::templates::{
 use self::templates::{TemplateCache, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
+use crate::base::limits::WARNED_AGAIN;
 use crate::base::random;
+use crate::base::rates::Rates;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
+use crate::base::throttle::Rate;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
@@ -143,6 +146,7 @@ impl LuauRuntime {
             vm_idle: config.vm_idle,
             io: IoPool::new(&thread_prefix, &db),
             template_cache: template_cache.clone(),
+            may_warn: Rates::of(Rate::one_in(WARNED_AGAIN)),
             errors: ErrorLog::new(format!("{thread_prefix}-err"), db.clone()),
             db,
             states,

@@ -18,14 +18,16 @@ use super::executor::Core;
 use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::io_share::IoShare;
+use super::live_vm::LiveVm;
 use super::locks::Locks;
-use super::memory::{Collection, EndReason};
+use super::memory::{Collection, EndReason, warned_at};
 use super::outside::{Charge, ChargeKind, Outside};
 use super::program::TenantProgram;
 use super::queue::{Code, JobQueue};
 use super::script_feed::ScriptFeed;
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
+use super::templates::MAIN;
 use super::tenant_vm::TenantVm;
 use super::timers::Due;
 use crate::base::error::DispatchError;
@@ -227,8 +229,11 @@ impl Tenant {
         };
         let started = Instant::now();
         let is_done = self.collection.step(&vm.lua);
-        let Some(id) = because_of else { return Step::Done };
         let is_over = is_done && vm.host.pace.check(&vm.lua);
+        if is_done && !is_over {
+            self.warn_of_memory(core, &vm, because_of);
+        }
+        let Some(id) = because_of else { return Step::Done };
         if let Some(event) = self.events.get(&id) {
             event.meter.ran(started.elapsed());
         }
@@ -236,6 +241,22 @@ impl Tenant {
             self.end_doomed(core, id, Doom::Memory(core.limits().memory_bytes));
         }
         Step::Done
+    }
+
+    /// After a collection what is used is alive.
+    fn warn_of_memory(&self, core: &Core, vm: &LiveVm, because_of: Option<u64>) {
+        let (used, limit) = (vm.host.pace.used(&vm.lua), vm.host.pace.limit());
+        if used >= warned_at(limit) {
+            let event = because_of.and_then(|id| self.events.get(&id));
+            let at = event.map_or((MAIN, ""), |event| (&*event.template, &*event.name));
+            let mib = |bytes| bytes / (1024 * 1024);
+            let text = format!(
+                "the VM's live data has {} of at most {} MiB; beyond that it is thrown away",
+                mib(used),
+                mib(limit)
+            );
+            core.warn(self.id, at, Budget::Memory, &text);
+        }
     }
 
     fn can_start(&self, core: &Core) -> bool {

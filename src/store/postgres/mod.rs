@@ -40,7 +40,7 @@ use super::shop::ShopLook;
 use super::timers::{DueTimers, TimerPlace, TimerRun};
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
-    StoreOptions, StoredState, Usage,
+    StoreOptions, StoredState, Usage, UsageGrowth,
 };
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -245,7 +245,7 @@ impl Store for PostgresStore {
         self.read(Some(tenant), move |session| records::list_scopes(session, tenant))
     }
 
-    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<Option<UsageGrowth>, DbError> {
         let bytes = set.value.as_bytes().len();
         let fence = (self.held.fence(tenant)?, Arc::clone(&self.held));
         let work = SetWork::new(tenant, set, fence, Arc::clone(&self.known_rows))?;

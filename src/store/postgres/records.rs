@@ -18,7 +18,7 @@ use super::usage::{self, Area, Owner, signed, unsigned};
 use crate::base::error::DbError;
 use crate::store::lease::{Fence, HeldShards};
 use crate::store::pattern::Pattern;
-use crate::store::{FindLimits, KvSet, Quota, Usage, charge, touched};
+use crate::store::{FindLimits, KvSet, Quota, Usage, UsageGrowth, charge, touched};
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedValue, KvRecord, Scopes, TenantId, Timestamp};
 use crate::wire::json::{from_jsonb, to_jsonb};
@@ -255,7 +255,7 @@ pub(super) struct SetWork {
     fence: Option<Fence>,
     held: Arc<HeldShards>,
     known: Arc<KnownRows>,
-    found: Option<Result<(), DbError>>,
+    found: Option<Result<Option<UsageGrowth>, DbError>>,
 }
 
 impl SetWork {
@@ -288,7 +288,7 @@ impl SetWork {
 }
 
 impl Work for SetWork {
-    type Found = Result<(), DbError>;
+    type Found = Result<Option<UsageGrowth>, DbError>;
 
     /// In one exchange if its row is known or there is none, in two or three if it is another one,
     /// and in more if another writer came in between or the usage has to be counted.
@@ -310,7 +310,7 @@ impl Work for SetWork {
         outcome
     }
 
-    fn found(&mut self) -> &mut Option<Result<(), DbError>> {
+    fn found(&mut self) -> &mut Option<Result<Option<UsageGrowth>, DbError>> {
         &mut self.found
     }
 
@@ -345,7 +345,7 @@ fn replace(session: &mut PgSession, set: &mut SetWork) -> Result<(), SessionFaul
     if let Some(row) = rows.first() {
         let (xmin, last_updated_at) = (row.try_get(0)?, Some(last_updated_at));
         set.known.put(address, KnownRow { xmin, last_updated_at, ..old });
-        set.found = Some(Ok(()));
+        set.found = Some(Ok(None));
     }
     Ok(())
 }
@@ -371,10 +371,10 @@ pub(super) fn set_all(
         match row.try_get(0)? {
             Some(true) => {
                 let last_updated_at = Some(touched(last_update(&old), set.now));
+                set.found = Some(Ok(growth(&row, old.as_ref(), set.charge())?));
                 let id = old.map_or_else(|| set.fresh_id.clone(), |old| old.id);
                 let (xmin, charge) = (row.try_get(6)?, set.charge());
                 set.known.put(&set.address, KnownRow { id, xmin, charge, last_updated_at });
-                set.found = Some(Ok(()));
             }
             Some(false) => {
                 let (records, bytes) = (unsigned(row.try_get(1)?), unsigned(row.try_get(2)?));
@@ -387,6 +387,23 @@ pub(super) fn set_all(
         }
     }
     Ok(())
+}
+
+/// How the usage grew by a set that the function of `set.sql` carried out, as it answers with the
+/// usage before.
+fn growth(
+    row: &Row,
+    old: Option<&KnownRow>,
+    charge: u64,
+) -> Result<Option<UsageGrowth>, SessionFault> {
+    let (Some(records), Some(bytes)) =
+        (row.try_get::<_, Option<i64>>(1)?, row.try_get::<_, Option<i64>>(2)?)
+    else {
+        return Ok(None);
+    };
+    let before = Usage { records: unsigned(records), bytes: unsigned(bytes) };
+    let after = before.after_set(old.map(|old| old.charge), charge, Quota::UNLIMITED);
+    Ok(after.ok().and_then(|after| UsageGrowth::of(before, after)))
 }
 
 /// The rows that are probably to be replaced: as they are known, or none. Over a connection that
@@ -461,14 +478,15 @@ fn send_sets(
 fn set_in_steps(
     session: &mut PgSession,
     set: &SetWork,
-) -> Result<Result<(), DbError>, SessionFault> {
+) -> Result<Result<Option<UsageGrowth>, DbError>, SessionFault> {
     let (owner, address) = (Owner::from(set.address.tenant), &set.address);
     session.transaction(Some(owner.lock()), set.fence, |session| {
         let old = old(session, address)?;
         let change = (old.as_ref().map(|old| old.charge), set.charge(), set.quota);
-        if let Err(refused) = usage::add(session, &owner, Area::Records, count, change)? {
-            return Ok(Err(refused));
-        }
+        let growth = match usage::add(session, &owner, Area::Records, count, change)? {
+            Ok(growth) => growth,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let now = system_time(touched(last_update(&old), set.now));
         let Some(old) = old else {
             session.execute(
@@ -484,14 +502,14 @@ fn set_in_steps(
                     &now,
                 ],
             )?;
-            return Ok(Ok(()));
+            return Ok(Ok(growth));
         };
         let updated = session.execute(
             "UPDATE tenant_kv SET value = $2::text::jsonb, last_updated_at = $3 WHERE id = $1",
             &[&old.id, &set.jsonb, &now],
         )?;
         // Another program, which does not know our lock, deleted it meanwhile.
-        if updated == 0 { Err(SessionFault::Conflict) } else { Ok(Ok(())) }
+        if updated == 0 { Err(SessionFault::Conflict) } else { Ok(Ok(growth)) }
     })
 }
 

@@ -2,9 +2,9 @@
 --
 -- The caller supposes which row is to be replaced (`old_id`; none: NULL), and by how much that
 -- changes the usage (`added`). If it is another one, nothing is changed, `is_set` is NULL, and that
--- one is answered. Answers nothing, and changes nothing, if the usage has to be counted first. Each
--- statement in here sees what was committed before it began, so what follows the lock sees what its
--- last holder did.
+-- one is answered. After a set that took more of the quota, the usage before it is answered too.
+-- Answers nothing, and changes nothing, if the usage has to be counted first. Each statement in here
+-- sees what was committed before it began, so what follows the lock sees what its last holder did.
 CREATE OR REPLACE FUNCTION mesophyll_set(shard integer, epoch bigint, master uuid, lock bigint,
     kind text, owner text, k text, s text[], v jsonb, fresh_id text, now_at timestamptz,
     old_id text, old_xmin text, added bigint, max_records bigint, max_bytes bigint,
@@ -78,5 +78,6 @@ DECLARE had mesophyll_usage; new_records bigint; new_bytes bigint; BEGIN
         END IF;
     END IF;
     is_set := true; row_xmin := mod(txid_current(), 4294967296)::text;
+    had_records := had.records; had_bytes := had.bytes;
     RETURN NEXT;
 END $$;

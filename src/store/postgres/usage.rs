@@ -8,7 +8,7 @@
 
 use super::session::{PgSession, SessionFault};
 use crate::base::error::DbError;
-use crate::store::{Quota, Usage};
+use crate::store::{Quota, Usage, UsageGrowth};
 use crate::wire::data::TenantId;
 
 /// Whose it is, as it stands in the tables.
@@ -99,8 +99,8 @@ fn anew(session: &mut PgSession, owner: &Owner, count: Count) -> Result<Counted,
     Ok(Counted { usage: count(session, owner)?, is_new: true, is_old: false })
 }
 
-/// Keeps the usage after a record of `old` bytes was set to `new`, or says why that would be too
-/// much.
+/// Keeps the usage after a record of `old` bytes was set to `new` and answers how it grew, or says
+/// why that would be too much.
 ///
 /// The refusal is a value, so that what was counted for it is committed, and not counted again for
 /// the next one.
@@ -110,7 +110,7 @@ pub(super) fn add(
     area: Area,
     count: Count,
     (old, new, quota): (Option<u64>, u64, Quota),
-) -> Result<Result<(), DbError>, SessionFault> {
+) -> Result<Result<Option<UsageGrowth>, DbError>, SessionFault> {
     let mut counted = of(session, owner, area, count)?;
     let mut after = counted.usage.after_set(old, new, quota);
     if after.is_err() && counted.is_old {
@@ -121,7 +121,7 @@ pub(super) fn add(
     if counted.is_new || keep != counted.usage {
         keep_as(session, owner, area, keep, counted.is_new)?;
     }
-    Ok(after.map(drop))
+    Ok(after.map(|after| UsageGrowth::of(counted.usage, after)))
 }
 
 /// Keeps the usage after a record of `old` bytes was deleted.

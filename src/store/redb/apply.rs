@@ -15,7 +15,9 @@ use super::layout::{
 use super::timers::{TimerTables, TimerWrite};
 use crate::store::backup::Exported;
 use crate::store::shop::ShopChange;
-use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
+use crate::store::{
+    KvSet, Quota, Revision, Standing, StoredState, Usage, UsageGrowth, charge, touched,
+};
 use crate::wire::data::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
 /// A write that a caller waits for.
@@ -66,8 +68,8 @@ pub(super) enum WriteDone {
     /// There was nothing to do.
     Nothing,
     /// The change is in the transaction; of the transaction's states it is the one with this
-    /// revision.
-    Changed(Revision),
+    /// revision. How the tenant's usage grew, if it did by a set.
+    Changed(Revision, Option<UsageGrowth>),
 }
 
 impl WriteDone {
@@ -75,7 +77,7 @@ impl WriteDone {
     pub(super) fn revision(self) -> Revision {
         match self {
             WriteDone::Nothing => Revision::default(),
-            WriteDone::Changed(revision) => revision,
+            WriteDone::Changed(revision, _) => revision,
         }
     }
 }
@@ -111,6 +113,7 @@ impl<'t> Tables<'t> {
         op: RedbWrite,
         revision: Revision,
     ) -> Result<WriteDone, RedbFault> {
+        let mut growth = None;
         match op {
             RedbWrite::SetState { tenant, state } => {
                 self.change_state(tenant, |stored| stored.state = Some(state))?;
@@ -118,7 +121,7 @@ impl<'t> Tables<'t> {
             RedbWrite::SetStanding { tenant, standing } => {
                 self.change_state(tenant, |stored| stored.standing = standing)?;
             }
-            RedbWrite::KvSet { tenant, set } => self.kv_set(tenant, &set)?,
+            RedbWrite::KvSet { tenant, set } => growth = self.kv_set(tenant, &set)?,
             RedbWrite::KvDelete { tenant, key, scopes } => {
                 if !self.kv_delete(tenant, &key, &scopes)? {
                     return Ok(WriteDone::Nothing);
@@ -131,7 +134,7 @@ impl<'t> Tables<'t> {
                 }
             }
         }
-        Ok(WriteDone::Changed(revision))
+        Ok(WriteDone::Changed(revision, growth))
     }
 
     /// Puts something of a backup in. A database of another program may hold two records with one
@@ -164,7 +167,8 @@ impl<'t> Tables<'t> {
             last_updated_at,
             value: from.value.as_bytes(),
         };
-        self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)
+        self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)?;
+        Ok(())
     }
 
     /// What was changed of the shop's entries, in order.
@@ -202,7 +206,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn kv_set(&mut self, tenant: TenantId, set: &KvSet) -> Result<(), RedbFault> {
+    fn kv_set(&mut self, tenant: TenantId, set: &KvSet) -> Result<Option<UsageGrowth>, RedbFault> {
         let old = self.old_record(&kv_key(tenant, &set.key, &set.scopes))?;
         let record = RecordRow {
             id: old.as_ref().map_or(&set.fresh_id, |old| &old.id),
@@ -213,7 +217,8 @@ impl<'t> Tables<'t> {
         self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)
     }
 
-    /// Writes a record in the place of `old`, with all that is counted of it.
+    /// Writes a record in the place of `old`, with all that is counted of it; answers how the usage
+    /// grew.
     fn put_record(
         &mut self,
         tenant: TenantId,
@@ -221,7 +226,7 @@ impl<'t> Tables<'t> {
         record: RecordRow<'_>,
         old: Option<&Old>,
         quota: Quota,
-    ) -> Result<(), RedbFault> {
+    ) -> Result<Option<UsageGrowth>, RedbFault> {
         let row = kv_key(tenant, key, scopes);
         let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
         let before = usage_in(&self.usage, &tenant_key(tenant))?;
@@ -238,7 +243,7 @@ impl<'t> Tables<'t> {
                 self.scopes.insert(&row[..], count + 1)?;
             }
         }
-        Ok(())
+        Ok(UsageGrowth::of(before, usage))
     }
 
     /// Deletes a record; false if there was none.

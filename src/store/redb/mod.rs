@@ -35,7 +35,7 @@ use super::shop::{ShopLook, ShopNotes};
 use super::timers::{DueTimers, TimerPlace, TimerRun};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
-    StoreFigures, StoredState, Usage,
+    StoreFigures, StoredState, Usage, UsageGrowth,
 };
 use crate::base::answer::{AnswerPlace, AnswerSender};
 use crate::base::error::DbError;
@@ -308,8 +308,11 @@ impl Store for RedbStore {
         })
     }
 
-    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(RedbWrite::KvSet { tenant, set }).map(drop)
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<Option<UsageGrowth>, DbError> {
+        match self.write(RedbWrite::KvSet { tenant, set })? {
+            WriteDone::Changed(_, growth) => Ok(growth),
+            WriteDone::Nothing => Ok(None),
+        }
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {

@@ -104,7 +104,7 @@ impl RedbWriter {
             // Nothing of the transaction can be on the disk.
             Err(Failed::BeforeCommit(_)) => |_| Err(unavailable()),
             Err(Failed::InCommit(_)) => |done| match done {
-                Ok(WriteDone::Changed(_)) => Err(unknown()),
+                Ok(WriteDone::Changed(..)) => Err(unknown()),
                 // What changes nothing is not made undone by a lost commit, but it may have looked
                 // at it.
                 Ok(WriteDone::Nothing) | Err(_) => Err(unavailable()),
@@ -151,7 +151,7 @@ impl RedbWriter {
                         return Err(Failed::BeforeCommit(fault));
                     }
                 };
-                if matches!(done, Ok(WriteDone::Changed(_))) {
+                if matches!(done, Ok(WriteDone::Changed(..))) {
                     self.revision = revision;
                     changes = true;
                 }

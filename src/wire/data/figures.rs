@@ -10,6 +10,7 @@ use crate::base::metrics::Buckets;
 
 labels! {
     /// A bound of one event or of one tenant, which a template can exceed.
+    #[derive(Hash)]
     Budget {
         /// Live data of the VM.
         Memory = "memory",
@@ -101,6 +102,8 @@ pub struct RuntimeFigures {
     pub wall: Buckets,
     /// How often each [`Budget`] was exceeded.
     budgets: [u64; Budget::ALL.len()],
+    /// How often a tenant was warned that it comes near one.
+    warnings: [u64; Budget::ALL.len()],
     db: [DbFigures; DbCall::ALL.len()],
     /// The tenants with most running time, or most events, in the last minutes: how many events,
     /// and their running time in microseconds.
@@ -118,6 +121,16 @@ impl RuntimeFigures {
     /// As [`RuntimeFigures::budget`], to be changed.
     pub fn budget_mut(&mut self, budget: Budget) -> &mut u64 {
         &mut self.budgets[budget as usize]
+    }
+
+    /// How often a tenant was warned that it comes near this budget.
+    pub fn warnings(&self, budget: Budget) -> u64 {
+        self.warnings[budget as usize]
+    }
+
+    /// As [`RuntimeFigures::warnings`], to be changed.
+    pub fn warnings_mut(&mut self, budget: Budget) -> &mut u64 {
+        &mut self.warnings[budget as usize]
     }
 
     /// The calls of this kind.
@@ -145,11 +158,14 @@ mod tests {
         let mut figures = RuntimeFigures::default();
         for (place, budget) in (1..).zip(Budget::ALL) {
             *figures.budget_mut(budget) = place;
+            *figures.warnings_mut(budget) = 100 + place;
         }
         for (place, call) in (1..).zip(DbCall::ALL) {
             figures.db_mut(call).failed = place;
         }
-        assert!((1..).zip(Budget::ALL).all(|(place, budget)| figures.budget(budget) == place));
+        assert!((1..).zip(Budget::ALL).all(|(place, budget)| {
+            (figures.budget(budget), figures.warnings(budget)) == (place, 100 + place)
+        }));
         assert!((1..).zip(DbCall::ALL).all(|(place, call)| figures.db(call).failed == place));
         for mut names in [names::<Budget>(), names::<DbCall>()] {
             let len = names.len();

@@ -3,7 +3,9 @@
 use mesophyll::base::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
 use mesophyll::store::{Quota, Usage};
 use mesophyll::wire;
-use mesophyll::wire::data::{EncodedValue, KeyValueOp, KhronosValue, Scopes};
+use mesophyll::wire::data::{
+    ERRORS_KEY, ERRORS_SCOPE, EncodedValue, KeyValueOp, KhronosValue, Scopes,
+};
 
 use super::{OTHER, TENANT, quota, scopes};
 use crate::support::db::{Door, Kept, TestDb, Typed, refusal, text};
@@ -18,6 +20,7 @@ every_database! {
     the_quota_of_records_is_exact,
     the_quota_of_bytes_is_exact,
     versions_of_a_template_take_nothing_of_the_quota,
+    a_tenant_near_its_quota_is_warned_once,
     a_find_answers_up_to_16_mib,
 }
 
@@ -170,6 +173,37 @@ fn the_quota_of_bytes_is_exact(kept: Kept, door: Door) {
     assert_eq!(used(), Usage::default());
 }
 
+fn a_tenant_near_its_quota_is_warned_once(kept: Kept, door: Door) {
+    let options = quota(Quota { records: 100, bytes: 100_000 });
+    let db = TestDb::with(kept, door, options, 1);
+    let warnings = || {
+        db.value(ERRORS_KEY, &[ERRORS_SCOPE]).map_or(0, |value| {
+            let json = wire::json::value_to_json(&value).expect("a value");
+            json.matches("warning: the tenant").count()
+        })
+    };
+    for number in 0..79 {
+        db.put(&number.to_string(), &["s"], "v");
+    }
+    assert_eq!((warnings(), db.state.quota_warned()), (0, 0));
+    db.put("79", &["s"], "v");
+    assert_eq!((warnings(), db.state.quota_warned()), (1, 1), "80 of 100 records");
+    // What passes the mark again within the hour, in records or in bytes, is not told again.
+    for turn in 0..3 {
+        db.delete("78", &["s"]);
+        db.delete("79", &["s"]);
+        db.put("78", &["s"], "v");
+        db.put("79", &["s"], "v");
+        db.put("large", &["s"], &"x".repeat(90_000 + turn));
+        db.delete("large", &["s"]);
+    }
+    assert_eq!((warnings(), db.state.quota_warned()), (1, 1));
+    db.tenants
+        .kv_set(OTHER, scopes(&["s"]), "k".to_owned(), text(&"x".repeat(85_000)))
+        .expect("within its quota");
+    assert_eq!(db.state.quota_warned(), 2, "another tenant is warned of its bytes");
+}
+
 fn versions_of_a_template_take_nothing_of_the_quota(kept: Kept, door: Door) {
     let options = quota(Quota { records: 2, bytes: 1000 });
     let db = TestDb::with(kept, door, options, 1);
@@ -230,7 +264,8 @@ fn a_find_answers_up_to_16_mib(kept: Kept, door: Door) {
 fn as_many_scopes_are_listed_as_the_quota_has_room_for() {
     for door in [Door::Direct, Door::Http] {
         let db = TestDb::new(Kept::InMemory, door);
-        for number in 0..10_000 {
+        // The warning that the quota is nearly used is a record too.
+        for number in 0..9_999 {
             let of: Vec<String> =
                 (0..4).map(|part| format!("{number}:{part}:{}", "s".repeat(480))).collect();
             db.state
@@ -238,7 +273,7 @@ fn as_many_scopes_are_listed_as_the_quota_has_room_for() {
                 .expect("within the quota");
         }
         let listed = db.tenants.kv_list_scopes(TENANT).expect("listed");
-        assert_eq!(listed.len(), 40_000, "{door:?}");
+        assert_eq!(listed.len(), 39_997, "{door:?}");
         assert!(listed.iter().map(String::len).sum::<usize>() > 18 * 1024 * 1024);
     }
 }

@@ -10,7 +10,7 @@ use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::dispatch::Job;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits};
-use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, ERRORS_KEY, ERRORS_SCOPE, RuntimeFigures, TenantId};
 
 /// Limits that every budget can be brought to in a moment.
 fn tight() -> LuauLimits {
@@ -71,6 +71,63 @@ fn an_exceeded_budget_counts_once_and_is_no_script_error() {
             (0, discarded, 2)
         );
     }
+}
+
+/// The tenant's warnings among its last errors, and how many of each kind were counted.
+fn warned(world: &World, tenant: TenantId) -> (usize, u64, u64) {
+    let errors = world.db.value(tenant, ERRORS_KEY, &[ERRORS_SCOPE]).unwrap_or_default();
+    let figures = figures(world);
+    (
+        errors.matches("warning: ").count(),
+        figures.warnings(Budget::Memory),
+        figures.warnings(Budget::RunningTime),
+    )
+}
+
+#[test]
+fn a_tenant_near_its_memory_is_warned_once() {
+    let world = World::with_limits(tight());
+    let grow =
+        "local kept = require('state')() table.insert(kept, buffer.create(2 ^ 20)) return #kept";
+    for mib in 1..=12 {
+        assert_eq!(world.ok(grow), mib.to_string());
+    }
+    assert_eq!(warned(&world, TENANT), (0, 0, 0), "twelve of sixteen");
+    assert_eq!(world.ok(grow), "13");
+    eventually(|| warned(&world, TENANT) == (1, 1, 0));
+    assert_eq!(world.ok(grow), "14");
+    for _ in 0..1000 {
+        assert_eq!(world.ok("return #require('state')()"), "14");
+    }
+    // A record of an error that comes later has been written, so a second warning would be there.
+    world.err("error('later')");
+    let errors = || world.db.value(TENANT, ERRORS_KEY, &[ERRORS_SCOPE]).unwrap_or_default();
+    eventually(|| errors().contains("later"));
+    assert_eq!(warned(&world, TENANT), (1, 1, 0), "{}", errors());
+    assert!(errors().contains("of at most 16 MiB"), "{}", errors());
+    assert_eq!(exceeded(&world), []);
+}
+
+#[test]
+fn an_event_near_its_running_time_is_warned_of_once() {
+    let world = World::with_limits(tight());
+    // Where the machine is busy an event takes longer than the script means, and is ended: then the
+    // next tenant tries.
+    let spin = "local ctx = ... while ctx.Runtime:stats().running_seconds < 0.25 do end";
+    let ran = |tenant| world.submit_script(tenant, spin).text().is_ok();
+    let mut tenants = (1..100).map(TenantId::User);
+    let tenant = tenants.find(|tenant| ran(*tenant)).expect("one event within its time");
+    eventually(|| warned(&world, tenant).0 == 1);
+    for _ in 0..5 {
+        ran(tenant);
+    }
+    let is_recorded = || {
+        let errors = world.db.value(tenant, ERRORS_KEY, &[ERRORS_SCOPE]).unwrap_or_default();
+        errors.contains("later")
+    };
+    assert!(world.submit_script(tenant, "error('later')").text().is_err());
+    eventually(is_recorded);
+    assert_eq!(warned(&world, tenant), (1, 0, 1));
 }
 
 #[test]
