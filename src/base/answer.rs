@@ -5,10 +5,11 @@
 //! processor away several times (`sched_yield`), and on a machine whose processors are all busy
 //! that is a time slice of 4 ms each. A condition variable sleeps at once and is woken at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::primitives::MutexGuard;
+use super::primitives::atomic::{AtomicBool, Ordering};
 use super::sync::{Lock, Signal};
 
 /// Takes one answer, and keeps it until it is taken out.

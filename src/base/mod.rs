@@ -12,6 +12,7 @@ pub mod limits;
 pub mod metrics;
 pub mod nearest;
 pub mod on_demand_threads;
+pub(crate) mod primitives;
 pub mod process_figures;
 pub mod random;
 pub mod rates;

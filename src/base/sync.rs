@@ -4,12 +4,14 @@
 //! nevertheless. What they hold in this crate is changed by steps that do not panic half way, and
 //! the owner of a thread that panics reports it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::primitives::atomic::{AtomicUsize, Ordering};
+use super::primitives::{
+    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     TryLockError,
 };
-use std::time::{Duration, Instant};
 
 /// A [`Mutex`] that does not care for poison.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
 //! How much goes to the log about what may happen at any rate, and how much of anything may happen.
 //! Neither of the two logs itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::primitives::atomic::{AtomicU64, Ordering};
 use super::sync::Lock;
 
 /// Between two lines about the same kind of thing.

@@ -5,10 +5,10 @@
 //! its deadline. Owned by the master; called from any thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::clock::boot_time;
+use crate::base::primitives::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Lock, Signal};
 use crate::store::lease::{ClusterLook, HeldShards, MasterId, MasterRow, MasterState, ShardRow};
 use crate::wire::data::TenantId;

@@ -1,10 +1,10 @@
 //! Where the answer to a job arrives, for a thread that waits for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::DispatchResult;
 use crate::base::answer::AnswerPlace;
+use crate::base::primitives::atomic::{AtomicBool, Ordering};
 use crate::base::spin::Spin;
 
 /// Threads that wait for an answer.

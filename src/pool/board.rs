@@ -1,8 +1,8 @@
 //! What a worker shows of itself, to those that look at it and those that wait for a change.
 
-use std::sync::MutexGuard;
 use std::time::Instant;
 
+use crate::base::primitives::MutexGuard;
 use crate::base::sync::{Lock, Signal};
 
 use super::process::handle::{RestartError, WorkerReport};

@@ -17,12 +17,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::MutexGuard;
 use std::time::Instant;
 
 use tungstenite::protocol::Role;
 
 use super::frames::{self, FrameKind, Key, Keys, OutPart};
+use crate::base::primitives::MutexGuard;
 use crate::base::shared_bytes::OutMessage;
 use crate::base::spare;
 use crate::base::sync::{Lock, Signal};

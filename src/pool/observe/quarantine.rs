@@ -11,10 +11,10 @@
 //! that dispatches; nothing blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::base::limits;
+use crate::base::primitives::atomic::{AtomicUsize, Ordering};
 use crate::base::sync::Lock;
 use crate::wire::data::TenantId;
 

@@ -6,8 +6,6 @@
 //! executor owns what it takes out.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -16,6 +14,8 @@ use super::io::IoDone;
 use super::ticker::Tick;
 use crate::base::error::DispatchError;
 use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
+use crate::base::primitives::MutexGuard;
+use crate::base::primitives::atomic::{AtomicBool, Ordering};
 use crate::base::spin::Spin;
 use crate::base::sync::{Lock, Signal};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};

@@ -9,10 +9,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::TICKER_LINGER;
+use crate::base::primitives::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn_watched};
 
