@@ -1,0 +1,3 @@
+//! The product's `runtime/`, as far as it is checked.
+
+pub mod luau;
