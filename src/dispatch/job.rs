@@ -207,6 +207,14 @@ impl Answer {
         }
     }
 
+    /// Lets go of it unsent, as its job was not taken and is kept to be offered again.
+    pub fn hand_back(mut self) {
+        self.target = None;
+        if let Some(observed) = self.observed.take() {
+            observed.handed_back();
+        }
+    }
+
     fn deliver(&mut self, result: DispatchResult) {
         if let Some(observed) = self.observed.take() {
             observed.ended(result.as_ref().map(drop));

@@ -23,6 +23,9 @@ pub trait Observer: Send + Sync {
     /// A job was answered, or refused. Called once for each, before its waiter learns of it, on
     /// the thread that has the answer: it must not block.
     fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>);
+
+    /// A job was not taken, and is kept to be offered again: it counts as none so far.
+    fn handed_back(&self, job: &Observed);
 }
 
 labels! {
@@ -97,6 +100,11 @@ impl Observed {
     pub fn ended(self, outcome: Result<(), &DispatchError>) {
         self.observer.ended(&self, outcome);
     }
+
+    /// Tells that it was not taken, and has not ended.
+    pub fn handed_back(self) {
+        self.observer.handed_back(&self);
+    }
 }
 
 impl fmt::Debug for Observed {
@@ -113,6 +121,8 @@ mod tests {
 
     impl Observer for Nobody {
         fn ended(&self, _: &Observed, _: Result<(), &DispatchError>) {}
+
+        fn handed_back(&self, _: &Observed) {}
     }
 
     #[test]

@@ -109,6 +109,12 @@ impl WorkerTraffic {
         unanswered.add(Some(tenant), bytes);
         Ok(())
     }
+
+    fn free(&self, job: &Observed) {
+        if let Some(bytes) = job.holds {
+            self.unanswered.lock().remove(Some(job.tenant), bytes);
+        }
+    }
 }
 
 /// The traffic of a pool.
@@ -179,14 +185,16 @@ impl Observer for Traffic {
         let took = now.saturating_duration_since(job.since);
         let ended = Outcome::of(outcome);
         let worker = self.worker_of(job.tenant);
-        if let Some(bytes) = job.holds {
-            worker.unanswered.lock().remove(Some(job.tenant), bytes);
-        }
+        worker.free(job);
         worker.ended.record(job.kind, ended, took);
         self.busiest.record(job.tenant, took, now);
         if let Err(error) = outcome {
             self.errors.record(job.tenant, job.name(), ended.as_str(), error, now);
         }
+    }
+
+    fn handed_back(&self, job: &Observed) {
+        self.worker_of(job.tenant).free(job);
     }
 }
 
@@ -223,6 +231,10 @@ mod tests {
         assert!(!traffic.has_unanswered(&of(TenantId::Guild(5 << 22))));
         small.swap_remove(0).ended(Ok(()));
         small.push(admit(greedy, 100).expect("its room is free again"));
+        small.swap_remove(1).handed_back();
+        let ended = traffic.workers()[0].ended().total();
+        small.push(admit(greedy, 100).expect("so is that of one that was handed back"));
+        assert_eq!(ended, 1, "it has not ended");
         small.into_iter().for_each(|job| job.ended(Err(&DispatchError::Banned)));
         assert!(!traffic.has_unanswered(&ShardSet::full()));
         let large = fill(greedy, UNANSWERED_BYTES / 64);
