@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::cluster::{EventForwarder, EventToForward};
 use super::event_keys::{EventKey, EventKeys, KeyClaim};
-use super::event_line::WantedAnswer;
+use super::event_line::{LineOutcome, LineOutcomes, WantedAnswer};
 use super::{Api, InternalEndpoint, OVER_RATE};
 use crate::base::error::DispatchError;
 use crate::base::rates::Rates;
@@ -20,6 +20,7 @@ pub(super) struct EventDoor {
     pool: Arc<dyn WorkerLike>,
     forwarder: Arc<EventForwarder>,
     pub(super) keys: Arc<EventKeys>,
+    outcomes: Arc<LineOutcomes>,
     /// Of the caller, whose user it is.
     rate: Option<(Arc<Rates<u64>>, u64)>,
 }
@@ -46,8 +47,13 @@ pub(super) enum EventTaken {
 impl EventDoor {
     pub(super) fn of(api: &Api, caller: Option<InternalEndpoint>) -> Self {
         let rate = api.rates.clone().zip(caller.map(|caller| caller.user_id));
-        let forwarder = api.event_forwarder.clone();
-        Self { pool: api.pool.clone(), forwarder, keys: api.event_keys.clone(), rate }
+        let (forwarder, keys) = (api.event_forwarder.clone(), api.event_keys.clone());
+        Self { pool: api.pool.clone(), forwarder, keys, outcomes: api.event_lines.clone(), rate }
+    }
+
+    /// Counts a line that came to this.
+    pub(super) fn count(&self, outcome: LineOutcome) {
+        self.outcomes.add(outcome, 1);
     }
 
     /// Remembers the key of an event, if it has one.
@@ -63,22 +69,25 @@ impl EventDoor {
     /// Hands an event over; `answer` makes where its answer goes, if one is to come.
     ///
     /// # Errors
-    /// Why it was not taken, and the job.
+    /// Why it was not taken, and the job: one for which there is no room counts as none yet, and is
+    /// kept by its caller or [counted](Self::count) as what it came to.
     pub(super) fn offer(
         &self,
         event: EventTerms<'_>,
         job: Job,
         answer: impl Fn() -> Answer,
     ) -> Result<EventTaken, Box<(Job, DispatchError)>> {
-        let Some((rates, user_id)) = &self.rate else {
-            return self.hand_over(event, job, answer);
-        };
-        if !rates.admits(*user_id, Instant::now()) {
+        if let Some((rates, user_id)) = &self.rate
+            && !rates.admits(*user_id, Instant::now())
+        {
             return Err(Box::new((job, DispatchError::Busy(OVER_RATE.to_owned()))));
         }
         let taken = self.hand_over(event, job, answer);
-        if taken.is_err() {
+        if let (Err(_), Some((rates, user_id))) = (&taken, &self.rate) {
             rates.give_back(*user_id);
+        }
+        if !taken.as_ref().is_err_and(|refused| matches!(refused.1, DispatchError::Busy(_))) {
+            self.count(LineOutcome::HandedOver);
         }
         taken
     }
@@ -128,6 +137,9 @@ impl EventDoor {
 
 fn take_back(refused: Refused) -> (Job, DispatchError) {
     let Refused { request: Request { job, answer, .. }, error } = refused;
-    answer.refuse(&error);
+    match error {
+        DispatchError::Busy(_) => answer.hand_back(),
+        _ => answer.refuse(&error),
+    }
     (job, error)
 }

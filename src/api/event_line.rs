@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::event_keys::{EventKey, KeyClaim};
 use super::request::{Fields, deadline_in};
 use crate::base::error::DispatchError;
+use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::EVENT_KEY_MAX_BYTES;
 use crate::dispatch::Job;
 use crate::wire::data::TenantId;
@@ -43,6 +44,35 @@ pub(super) enum WantedAnswer {
     /// Nothing, unless it was not taken.
     Nothing,
 }
+
+labels! {
+    /// What became of a line here, as a label.
+    LineOutcome {
+        /// It became a job, of whose end `mesophyll_dispatches_total` tells.
+        HandedOver = "handed_over",
+        /// It is no event, or repeats the id of one that is unanswered.
+        BadInput = "bad_input",
+        /// An event with its key was taken before.
+        Duplicate = "duplicate",
+        /// An event with its key waits, or too many callers use keys.
+        KeyBusy = "key_busy",
+        /// As many events of its stream are unanswered as may be.
+        NoCredit = "no_credit",
+        /// Its stream holds as much as it may.
+        HeldFull = "held_full",
+        /// Until its deadline there was no room, or it was beyond its caller's rate.
+        NoRoom = "no_room",
+        /// The master stopped before it was handed over.
+        Stopped = "stopped",
+        /// Its caller went away before it was handed over.
+        Abandoned = "abandoned",
+        /// It was handed over, and its caller could not be told the answer.
+        AnswerLost = "answer_lost",
+    }
+}
+
+/// What became of the lines of all streams and requests.
+pub(super) type LineOutcomes = OutcomeCounters<LineOutcome>;
 
 /// Takes a line apart.
 ///
@@ -129,16 +159,17 @@ impl AnswerOf {
     }
 
     /// Of an event whose key does not let it be handed over.
-    pub(super) fn of_claim(self, claim: KeyClaim) -> Option<String> {
-        let (kind, sent, text) = match claim {
+    pub(super) fn of_claim(self, claim: KeyClaim) -> Option<(LineOutcome, String)> {
+        let (outcome, text) = match claim {
             KeyClaim::First => return None,
             KeyClaim::Again => {
-                ("duplicate", true, "an event with this key was taken before, and may have run")
+                let text = "an event with this key was taken before, and may have run";
+                return Some((LineOutcome::Duplicate, self.error("duplicate", true, text)));
             }
-            KeyClaim::Waits => ("busy", false, "an event with this key waits to be taken"),
-            KeyClaim::NoRoom => ("busy", false, "too many callers use keys at once"),
+            KeyClaim::Waits => (LineOutcome::KeyBusy, "an event with this key waits to be taken"),
+            KeyClaim::NoRoom => (LineOutcome::KeyBusy, "too many callers use keys at once"),
         };
-        Some(self.error(kind, sent, text))
+        Some((outcome, self.error("busy", false, text)))
     }
 }
 

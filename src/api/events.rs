@@ -16,7 +16,9 @@ use super::dispatch::answer_text;
 use super::error::ApiError;
 use super::event_door::{EventDoor, EventTaken, EventTerms};
 use super::event_keys::{EventKey, EventKeys};
-use super::event_line::{self, AnswerOf, EventLine, LineTerms, WantedAnswer, not_begun, stopped};
+use super::event_line::{
+    self, AnswerOf, EventLine, LineOutcome, LineTerms, WantedAnswer, not_begun, stopped,
+};
 use super::waits::Waits;
 use super::{Api, Call, GATHER_BYTES};
 use crate::base::error::DispatchError;
@@ -126,10 +128,16 @@ impl EventLines {
             let whose = AnswerOf("line", Some(self.number));
             match parsed {
                 _ if is_empty => {}
-                Err(error) => write(text, &whose.refusal(&error)),
+                Err(error) => {
+                    self.door.count(LineOutcome::BadInput);
+                    write(text, &whose.refusal(&error));
+                }
                 Ok(line) => match whose.of_claim(self.door.claim(line.key.as_ref())) {
                     None => return Some((self.number, line)),
-                    Some(refusal) => write(text, &refusal),
+                    Some((outcome, refusal)) => {
+                        self.door.count(outcome);
+                        write(text, &refusal);
+                    }
                 },
             }
         }
@@ -142,6 +150,7 @@ impl EventLines {
         let place = (until, number);
         if self.waits.are_over() {
             self.door.release(key.as_ref());
+            self.door.count(LineOutcome::Stopped);
             return self.write_result(text, number, Err(not_begun()));
         }
         let (id, has_key) = (next_request_id(), key.is_some());
@@ -163,9 +172,13 @@ impl EventLines {
             Err(refused) => {
                 let (job, error) = *refused;
                 self.under_way.remove(&place);
-                if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
+                let is_busy = matches!(error, DispatchError::Busy(_));
+                if is_busy && Instant::now() < until {
                     self.held = Some((number, EventLine { tenant, job, until, want, key }));
                 } else {
+                    if is_busy {
+                        self.door.count(LineOutcome::NoRoom);
+                    }
                     release_unsent(&self.door.keys, key.as_ref(), Some(&error));
                     self.write_result(text, number, Err(error));
                 }
@@ -241,7 +254,10 @@ impl EventLines {
         let whose = AnswerOf("line", Some(number));
         let answer = match result.map(|value| answer_text(&value, &mut self.permit)) {
             Ok(Ok(value)) => whose.ok(&value),
-            Ok(Err(error)) => whose.error("busy", true, error.message()),
+            Ok(Err(error)) => {
+                self.door.count(LineOutcome::AnswerLost);
+                whose.error("busy", true, error.message())
+            }
             Err(error) => whose.dispatch_error(&error),
         };
         write(text, &answer);
@@ -251,12 +267,21 @@ impl EventLines {
 impl Drop for EventLines {
     fn drop(&mut self) {
         // One with a key runs on: its caller may repeat it, and learns that it is a double.
-        for line in self.under_way.values().filter(|line| !line.has_key) {
-            self.door.cancel(line.tenant, line.id);
+        for line in self.under_way.values() {
+            self.door.count(LineOutcome::AnswerLost);
+            if !line.has_key {
+                self.door.cancel(line.tenant, line.id);
+            }
         }
-        // It was never handed over.
-        let held = self.held.take().and_then(|(_, line)| line.key);
-        self.door.release(held.as_ref());
+        // What follows was never handed over.
+        if let Some((_, line)) = self.held.take() {
+            self.door.release(line.key.as_ref());
+            self.door.count(LineOutcome::Abandoned);
+        }
+        let unread = self.lines[self.read..].split(|byte| *byte == b'\n');
+        for _ in unread.filter(|line| !line.trim_ascii().is_empty()) {
+            self.door.count(LineOutcome::Abandoned);
+        }
     }
 }
 

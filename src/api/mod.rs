@@ -57,6 +57,7 @@ use self::admission::{Admission, Amounts};
 use self::cluster::{EventForwarder, Forwarder, HOP, MASTER, PEER, PeerNonces, REFUSED};
 use self::error::ApiError;
 use self::event_keys::EventKeys;
+use self::event_line::LineOutcomes;
 use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestName;
@@ -82,8 +83,10 @@ pub(crate) use self::broadcast::BroadcastAnswer;
 pub use self::cluster::{ApiCluster, ForwardOutcome, SetMasterState};
 pub(crate) use self::cluster::{ListedMaster, RouteAnswer};
 pub use self::error::Code;
+pub use self::event_line::LineOutcome;
 pub use self::health::Readiness;
 pub use self::routes::{Endpoint, ROUTES, RouteAccess};
+pub use self::served_links::ServedEnd;
 pub use self::source::{Cidr, ParseCidrError};
 pub use self::status::About;
 use self::token::{Secret, TokenError};
@@ -257,6 +260,7 @@ pub(crate) struct Api {
     feed_peers: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
     event_keys: Arc<EventKeys>,
+    event_lines: Arc<LineOutcomes>,
     streams: Arc<ServedLinks>,
     host_links: Arc<ServedLinks>,
     event_forwarder: Arc<EventForwarder>,
@@ -324,6 +328,7 @@ impl Api {
             feed_peers: Arc::default(),
             statuses: Arc::default(),
             event_keys: Arc::default(),
+            event_lines: Arc::default(),
             streams: ServedLinks::new("stream", "streams", STREAMS_MAX),
             host_links: ServedLinks::new("host", "host processes", HOSTS_MAX),
             event_forwarder: EventForwarder::new(),

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::error::{ApiError, Code};
 use super::event_line::STOPS;
 use super::{Api, Call};
+use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::{STREAM_PING_EVERY, STREAM_SILENCE_MAX};
 use crate::base::shared_bytes::Received;
 use crate::base::sync::{CountedPermit, Lock};
@@ -38,6 +39,37 @@ pub(super) trait ServedLink: Send + Sync {
     fn end(&self);
 }
 
+labels! {
+    /// How a link ended, as a label.
+    ServedEnd {
+        /// Its peer closed it.
+        Closed = "closed",
+        /// The master stopped, and said goodbye.
+        Goodbye = "goodbye",
+        /// Its peer sent what it may not.
+        Wrong = "wrong",
+        /// The connection broke.
+        Broken = "broken",
+        /// Its peer gave no sign of life.
+        Silent = "silent",
+        /// Its peer did not read.
+        Slow = "slow",
+    }
+}
+
+impl ServedEnd {
+    fn of(cause: &CloseCause) -> Self {
+        match cause {
+            CloseCause::ClosedByPeer(_) => ServedEnd::Closed,
+            CloseCause::ClosedByUs(close_code::GOING_AWAY) => ServedEnd::Goodbye,
+            CloseCause::ClosedByUs(_) => ServedEnd::Wrong,
+            CloseCause::Broken(_) => ServedEnd::Broken,
+            CloseCause::Silent => ServedEnd::Silent,
+            CloseCause::SlowPeer => ServedEnd::Slow,
+        }
+    }
+}
+
 /// The links of one kind.
 pub(super) struct ServedLinks {
     /// What they are called, as threads and in errors.
@@ -46,6 +78,7 @@ pub(super) struct ServedLinks {
     max: usize,
     taken: Arc<AtomicUsize>,
     opened: AtomicU64,
+    ends: Arc<OutcomeCounters<ServedEnd>>,
     state: Lock<LinksState>,
 }
 
@@ -64,13 +97,18 @@ fn is_of_caller(error: &io::Error) -> bool {
 impl ServedLinks {
     /// At most so many at once, called `name` as threads and `what` in errors.
     pub(super) fn new(name: &'static str, what: &'static str, max: usize) -> Arc<Self> {
-        let (taken, opened, state) = (Arc::default(), AtomicU64::new(0), Lock::default());
-        Arc::new(Self { name, what, max, taken, opened, state })
+        let (taken, opened, ends) = (Arc::default(), AtomicU64::new(0), Arc::default());
+        Arc::new(Self { name, what, max, taken, opened, ends, state: Lock::default() })
     }
 
     /// How many are open.
     pub(super) fn count(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How they have ended.
+    pub(super) fn ends(&self) -> &OutcomeCounters<ServedEnd> {
+        &self.ends
     }
 
     /// Answers a call with the link that it asks for; `serve` makes what it serves.
@@ -100,7 +138,7 @@ impl ServedLinks {
             let started = upgrade.start(&name, socket, already_read, &limits, |link| {
                 let served = serve(link);
                 kept = Some(served.clone());
-                let handler = ServedHandler { served: served.clone() };
+                let handler = ServedHandler { served: served.clone(), ends: links.ends.clone() };
                 let pulse = ServedPulse { served, ping_at: Instant::now(), _place: place };
                 (Box::new(handler), Box::new(pulse))
             });
@@ -165,6 +203,7 @@ impl ServedLinks {
 
 struct ServedHandler {
     served: Arc<dyn ServedLink>,
+    ends: Arc<OutcomeCounters<ServedEnd>>,
 }
 
 impl LinkHandler for ServedHandler {
@@ -179,6 +218,7 @@ impl LinkHandler for ServedHandler {
     }
 
     fn on_closed(&mut self, cause: &CloseCause) {
+        self.ends.add(ServedEnd::of(cause), 1);
         self.served.gone(cause);
     }
 }

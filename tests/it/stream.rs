@@ -96,6 +96,18 @@ fn connect(master: &Master) -> Result<WebSocket<TcpStream>, Error> {
     }
 }
 
+/// A figure of the master's; 0: it has no such sample.
+fn figure(master: &Master, sample: &str) -> u64 {
+    let (_, text) = get(master.api(), "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().expect("a number"))
+}
+
+/// How many lines came to this.
+fn lines(master: &Master, outcome: &str) -> u64 {
+    figure(master, &format!("mesophyll_stream_events_total{{outcome=\"{outcome}\"}}"))
+}
+
 fn event(id: u64, name: &str, data: Value) -> Value {
     json!({"id": id, "tenant": A, "name": name, "data": data})
 }
@@ -159,9 +171,12 @@ fn a_line_that_is_wrong_has_an_answer_that_says_so() {
         assert!(message.contains(says), "{line}: {answer}");
     }
     assert_eq!(caller.ask(&event(6, "ECHO", json!(1)))["ok"], 1, "the stream is whole");
+    assert_eq!((lines(&master, "bad_input"), lines(&master, "handed_over")), (10, 1));
     // Another kind of message is none of a stream's; a request that asks for no WebSocket either.
     caller.socket.send(Message::binary(vec![1])).expect("sent");
     assert!(matches!(caller.next(), Came::Closed(1003)));
+    let wrong = "mesophyll_stream_ends_total{what=\"stream\",cause=\"wrong\"}";
+    eventually("its end is counted", || (figure(&master, wrong) == 1).then_some(()));
     let (status, text) = get_with(master.api(), "/i/stream", &token(7));
     assert_eq!(status, 426, "{text}");
     assert_eq!(master.stop().0.code(), 0);
@@ -185,6 +200,14 @@ fn a_tenant_gets_more_than_its_room_in_order() {
     for (id, calls) in answers {
         assert_eq!(calls, id + 1, "in the order in which they were sent");
     }
+    // That it was tried again is no job that ended.
+    assert_eq!(lines(&master, "handed_over"), many);
+    for worker in 0..2 {
+        let busy = format!(
+            "mesophyll_dispatches_total{{worker=\"{worker}\",kind=\"event\",outcome=\"busy\"}}"
+        );
+        assert_eq!(figure(&master, &busy), 0, "what is held is not refused");
+    }
     assert_eq!(master.stop().0.code(), 0);
 }
 
@@ -202,6 +225,7 @@ fn one_event_more_than_the_credits_is_busy() {
     assert_eq!(answer["id"], 1u64 << 53);
     assert_eq!(answer["error"]["kind"], "busy");
     assert_eq!(answer["error"]["sent"], false);
+    assert_eq!((lines(&master, "no_credit"), lines(&master, "bad_input")), (1, 1));
     master.release("guild/4194304");
     for _ in 0..caller.credits {
         let answer = caller.answer();
@@ -278,6 +302,26 @@ fn a_key_whose_event_waits_is_free_if_that_never_runs() {
     master.release("guild/4194304");
     assert_eq!(eventually("there is room", || other.ask(&keyed(2, 60_000))["ok"].as_u64()), 2);
     assert_eq!(other.ask(&keyed(3, 60_000))["error"]["kind"], "duplicate");
+    assert_eq!(lines(&master, "duplicate"), 1);
+    for outcome in ["key_busy", "no_room", "abandoned", "answer_lost"] {
+        assert!(lines(&master, outcome) > 0, "{outcome}");
+    }
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
+fn a_caller_that_reads_nothing_is_cut_off_aloud() {
+    let master = started(&["--workers", "1"]);
+    let mut caller = Caller::open(&master);
+    // More than sockets hold, and then more answers than may wait.
+    caller.send(&event(1, "BIG", json!({"bytes": 15_000_000})));
+    caller.socket.get_mut().peek(&mut [0]).expect("it is being sent");
+    let sent =
+        (0..3 * caller.credits).take_while(|_| caller.socket.send(Message::text("")).is_ok());
+    assert!(sent.count() > 2 * caller.credits, "as many may wait");
+    master.running.wait_stderr("a stream of user 7 has ended: the peer did not read");
+    let slow = "mesophyll_stream_ends_total{what=\"stream\",cause=\"slow\"}";
+    assert_eq!(figure(&master, slow), 1);
     assert_eq!(master.stop().0.code(), 0);
 }
 

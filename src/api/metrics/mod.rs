@@ -13,6 +13,7 @@ mod process;
 mod runtime;
 mod shop;
 mod store;
+mod streams;
 mod timers;
 mod traffic;
 mod workers;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 
 use super::cluster::{ApiCluster, Forwarder};
 use super::error::{ApiError, Code};
+use super::event_line::LineOutcomes;
+use super::served_links::ServedLinks;
 use super::{About, Api, Call};
 use crate::base::limits::METRICS_SCRAPES_MAX;
 use crate::base::metrics::Exposition;
@@ -67,7 +70,9 @@ struct Own<'a> {
     forwarder: &'a Forwarder,
     feeds: FeedFigures,
     logs: FeedFigures,
-    streams: usize,
+    lines: &'a LineOutcomes,
+    streams: &'a ServedLinks,
+    hosts: &'a ServedLinks,
     process: ProcessFigures,
     virtual_bytes: u64,
 }
@@ -89,7 +94,9 @@ pub(super) fn metrics(
         forwarder: &api.forwarder,
         feeds: api.ready.feeds().figures(),
         logs: api.ready.feeds().log_figures(),
-        streams: api.streams.count(),
+        lines: &api.event_lines,
+        streams: &api.streams,
+        hosts: &api.host_links,
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
     };
@@ -115,7 +122,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     http::show_certificates(&mut exposition, &figures.certificates);
     cluster::show(&mut exposition, own.cluster, own.forwarder);
     feeds::show(&mut exposition, own.feeds, own.logs);
-    exposition.one_gauge("mesophyll_streams", "Streams of events.", Some(own.streams));
+    streams::show(&mut exposition, own.lines, own.streams, own.hosts);
     shop::show(&mut exposition, &figures.shop);
     timers::show(&mut exposition, &figures.timers);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
@@ -171,7 +178,9 @@ mod tests {
             forwarder: &Forwarder::new(None),
             feeds: FeedFigures::default(),
             logs: FeedFigures::default(),
-            streams: 0,
+            lines: &LineOutcomes::default(),
+            streams: &ServedLinks::new("stream", "streams", 1),
+            hosts: &ServedLinks::new("host", "host processes", 1),
             process: ProcessFigures::default(),
             virtual_bytes: 0,
         };

@@ -10,7 +10,7 @@ use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
 use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
 use crate::api::event_line::{
-    self, AnswerOf, EventLine, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
+    self, AnswerOf, EventLine, LineOutcome, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
 };
 use crate::api::served_links::ServedLink;
 use crate::base::error::DispatchError;
@@ -64,12 +64,14 @@ impl StreamEvents {
     fn take_event(self: &Arc<Self>, id: u64, line: EventLine) {
         let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
         let EventLine { tenant, job, until, want, key } = line;
-        if let Some(refusal) = whose.of_claim(self.door.claim(key.as_ref())) {
+        if let Some((outcome, refusal)) = whose.of_claim(self.door.claim(key.as_ref())) {
+            self.door.count(outcome);
             return self.say(refusal);
         }
         let event = OpenEvent { id, tenant, until, want, key: key.clone() };
-        if let Some((kind, text)) = self.enter(request_id, event, job) {
+        if let Some((outcome, kind, text)) = self.enter(request_id, event, job) {
             self.door.release(key.as_ref());
+            self.door.count(outcome);
             self.say(whose.error(kind, false, text));
         }
     }
@@ -80,21 +82,23 @@ impl StreamEvents {
         request_id: RequestId,
         event: OpenEvent,
         job: Job,
-    ) -> Option<(&'static str, &'static str)> {
+    ) -> Option<(LineOutcome, &'static str, &'static str)> {
         let OpenEvent { tenant, until, want, .. } = event;
         let key = event.key.clone();
         let must_wait = {
             let mut state = self.state.lock();
             if state.is_closing {
-                return Some(("not_sent", STOPS));
+                return Some((LineOutcome::Stopped, "not_sent", STOPS));
             }
             match state.open.take_in(request_id, event) {
                 Ok(()) => {}
                 Err(NotTakenIn::NoCredit) => {
-                    return Some(("busy", "there is no credit: too many events are unanswered"));
+                    let why = "there is no credit: too many events are unanswered";
+                    return Some((LineOutcome::NoCredit, "busy", why));
                 }
                 Err(NotTakenIn::RepeatedId) => {
-                    return Some(("bad_input", "another event with this id is unanswered"));
+                    let why = "another event with this id is unanswered";
+                    return Some((LineOutcome::BadInput, "bad_input", why));
                 }
             }
             state.open.holds(tenant)
@@ -110,8 +114,8 @@ impl StreamEvents {
             look_at = until.min(Instant::now() + EVENT_RETRY_EVERY);
             if !state.open.hold(request_id, tenant, job) {
                 let has_ended = state.open.end(request_id).is_none();
-                let why = ("busy", "its tenant has no room, and too much is held already");
-                return (!has_ended).then_some(why);
+                let why = "its tenant has no room, and too much is held already";
+                return (!has_ended).then_some((LineOutcome::HeldFull, "busy", why));
             }
         }
         if state.beat_at.is_some_and(|beat_at| look_at < beat_at) {
@@ -136,10 +140,13 @@ impl StreamEvents {
             }
             Err(refused) => {
                 let (job, error) = *refused;
-                if matches!(error, DispatchError::Busy(_)) && Instant::now() < until {
+                if !matches!(error, DispatchError::Busy(_)) {
+                    self.finish_with(request_id, &error);
+                } else if Instant::now() < until {
                     return Some(job);
+                } else if self.finish_with(request_id, &error) {
+                    self.door.count(LineOutcome::NoRoom);
                 }
-                self.finish_with(request_id, &error);
                 None
             }
         }
@@ -177,7 +184,9 @@ impl StreamEvents {
             };
             let Some((request_id, (tenant, is_held))) = first else { return };
             if is_held {
-                self.finish_with(request_id, &no_worker_in_time());
+                if self.finish_with(request_id, &no_worker_in_time()) {
+                    self.door.count(LineOutcome::NoRoom);
+                }
             } else {
                 self.door.cancel(tenant, request_id);
                 self.finish_with(request_id, &DispatchError::Deadline { sent: true });
@@ -185,24 +194,25 @@ impl StreamEvents {
         }
     }
 
-    fn finish_with(&self, request_id: RequestId, error: &DispatchError) {
-        self.finish(request_id, error.sent(), |whose, _| Some(whose.dispatch_error(error)));
+    fn finish_with(&self, request_id: RequestId, error: &DispatchError) -> bool {
+        self.finish(request_id, error.sent(), |whose, _| Some(whose.dispatch_error(error)))
     }
 
-    /// Ends an event and answers it, unless it has ended before.
+    /// Ends an event and answers it; false: it has ended before.
     fn finish(
         &self,
         request_id: RequestId,
         is_sent: bool,
         text: impl FnOnce(AnswerOf, WantedAnswer) -> Option<String>,
-    ) {
+    ) -> bool {
         let event = {
             let mut state = self.state.lock();
-            let Some(event) = state.open.end(request_id) else { return };
+            let Some(event) = state.open.end(request_id) else { return false };
             state.sending += 1;
             event
         };
         self.answer_ended(&event, is_sent, text);
+        true
     }
 
     /// Answers an event that has ended and counts as one that is being sent.
@@ -233,8 +243,12 @@ impl StreamEvents {
 
     /// Answers an event that has run; one without room among the answers has its caller told.
     fn answer(&self, tenant: TenantId, whose: AnswerOf, text: String) {
-        let Some(link) = self.link.upgrade() else { return };
-        match link.send_text_for(tenant, text) {
+        let link = self.link.upgrade();
+        let sent = link.map_or(Err(SendError::Closed), |link| link.send_text_for(tenant, text));
+        if sent.is_err() {
+            self.door.count(LineOutcome::AnswerLost);
+        }
+        match sent {
             Ok(()) | Err(SendError::Closed) => {}
             Err(SendError::Full) => {
                 let text = "it was taken, but too much waits to be sent to keep its answer";
@@ -270,7 +284,10 @@ impl StreamEvents {
         (state.is_closing, state.is_abandoned) = (true, true);
         let held = state.open.end_held();
         drop(state);
-        held.iter().for_each(|event| self.door.release(event.key.as_ref()));
+        for event in &held {
+            self.door.release(event.key.as_ref());
+            self.door.count(LineOutcome::Abandoned);
+        }
     }
 }
 
@@ -287,7 +304,10 @@ impl ServedLink for StreamEvents {
         let (id, line) = self.read(text);
         match (id, line) {
             (Some(id), Ok(line)) => self.take_event(id, line),
-            (id, Err(error)) => self.say(AnswerOf("id", id).refusal(&error)),
+            (id, Err(error)) => {
+                self.door.count(LineOutcome::BadInput);
+                self.say(AnswerOf("id", id).refusal(&error));
+            }
             // Never: a line without an id is an error.
             (None, Ok(_)) => {}
         }
@@ -305,7 +325,12 @@ impl ServedLink for StreamEvents {
     }
 
     fn gone(&self, cause: &CloseCause) {
-        log::debug!("{:?}: {cause}", self.link.upgrade());
+        let level = match cause {
+            CloseCause::Silent | CloseCause::SlowPeer => log::Level::Info,
+            _ => log::Level::Debug,
+        };
+        let user = self.terms.caller.map_or(0, |caller| caller.user_id);
+        log::log!(level, "a stream of user {user} has ended: {cause}");
         self.abandon();
     }
 
@@ -336,6 +361,7 @@ impl ServedLink for StreamEvents {
         };
         let error = not_begun();
         for event in held {
+            self.door.count(LineOutcome::Stopped);
             self.answer_ended(&event, false, |whose, _| Some(whose.dispatch_error(&error)));
         }
         loop {
@@ -356,10 +382,11 @@ impl ServedLink for StreamEvents {
 
 impl AnswerTaker for StreamEvents {
     fn take(&self, _: TenantId, id: RequestId, result: DispatchResult, _is_subscribed: bool) {
-        match result {
+        // One that has ended before is answered.
+        let _ = match result {
             // It was given up because the master stops.
             Err(DispatchError::Deadline { sent: true }) if self.state.lock().is_ended => {
-                self.finish_with(id, &stopped());
+                self.finish_with(id, &stopped())
             }
             Err(error) => self.finish_with(id, &error),
             Ok(value) => self.finish(id, true, |whose, want| {
@@ -371,7 +398,7 @@ impl AnswerTaker for StreamEvents {
                     Err(_) => whose.error("script", true, "the answer cannot be written as JSON"),
                 })
             }),
-        }
+        };
     }
 }
 
