@@ -248,6 +248,14 @@ impl FeedHub {
         state.readers.values().for_each(|reader| reader.miss(tenant, topic, is_urgent));
     }
 
+    /// The last news of tenants that `is_of` names may be lost: their readers are told, also those
+    /// that come back.
+    fn doubt(&self, is_of: &dyn Fn(TenantId) -> bool) {
+        let mut state = self.state.lock();
+        state.rings.doubt(is_of);
+        state.readers.values().for_each(|reader| reader.doubt(is_of));
+    }
+
     /// Begins to read.
     fn read(self: &Arc<Self>, wanted: FeedFilter, from: FeedStart<'_>) -> FeedReader {
         let mut state = self.state.lock();
@@ -382,6 +390,12 @@ impl Feeds {
     /// A line of a script of the tenant is missing: those that read its log are told.
     pub fn lose_line(&self, tenant: TenantId) {
         self.logged.lose(tenant, LINE, false);
+    }
+
+    /// What the tenants that `is_of` names said last may be lost, as the link that it came over
+    /// broke: their readers are told.
+    pub fn doubt(&self, is_of: &dyn Fn(TenantId) -> bool) {
+        self.both().for_each(|hub| hub.doubt(is_of));
     }
 
     /// Begins to read what tenants publish; `after` is what a reader that came back had last.

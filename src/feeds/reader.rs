@@ -150,6 +150,17 @@ impl Inbox {
         }
     }
 
+    /// Events may be lost of tenants that `is_of` names.
+    pub(super) fn doubt(&self, is_of: &dyn Fn(TenantId) -> bool) {
+        match self.tenants() {
+            Some(tenants) => tenants
+                .filter(|tenant| is_of(*tenant))
+                .for_each(|tenant| self.lose(Some(tenant), None)),
+            None => self.lose(None, None),
+        }
+        self.changed.notify_one();
+    }
+
     pub(super) fn push_moved(&self, tenant: TenantId) {
         // Limit: the tenants that it names, each once.
         let mut waiting = self.queue.lock();

@@ -162,6 +162,18 @@ impl Rings {
         }
     }
 
+    /// Of tenants that `is_of` names events may be missing that never came; of those that have no
+    /// ring nothing else is known either.
+    pub(super) fn doubt(&mut self, is_of: &dyn Fn(TenantId) -> bool) {
+        self.number += 1;
+        for (_, ring) in self.tenants.iter_mut().filter(|(tenant, _)| is_of(**tenant)) {
+            self.bytes -= ring.gone.len() * size_of::<u64>();
+            ring.gone.clear();
+            ring.unknown_to = self.number;
+        }
+        self.gone_to.fill(self.number);
+    }
+
     /// How many events of this tenant have gone that came after that number; `None`: maybe some.
     pub(super) fn lost(&self, tenant: TenantId, after: u64) -> Option<u64> {
         match self.tenants.get(&tenant) {

@@ -186,6 +186,26 @@ fn of_another_run_or_a_shard_that_was_away_some_is_missing() {
 }
 
 #[test]
+fn where_a_link_broke_some_may_be_missing() {
+    let feeds = Arc::new(Feeds::default());
+    publish(&feeds, RED, "n", 1);
+    publish(&feeds, BLUE, "n", 1);
+    let mut readers = [&[RED, GREEN][..], &[BLUE], &[]].map(|of| feeds.read(wanted(of, &[]), None));
+    let mut log = feeds.read_log(wanted(&[RED], &[]), FeedStart::Now);
+    feeds.doubt(&|tenant| tenant == RED);
+    publish(&feeds, RED, "n", 2);
+    let told = readers.each_mut().map(news);
+    assert_eq!(told, [&["gap guild:1 some", "n 2"][..], &[], &["gap all some", "n 2"]]);
+    assert_eq!(news(&mut log), ["gap guild:1 some"]);
+    // And those that were away.
+    let again = |reader: usize, of: &[TenantId]| {
+        news(&mut feeds.read(wanted(of, &[]), at(&readers[reader], 0).as_ref()))
+    };
+    assert_eq!(again(0, &[RED]), ["gap guild:1 some", "n 2"]);
+    assert_eq!(again(1, &[BLUE]), [""; 0], "of this one all is kept");
+}
+
+#[test]
 fn the_end_comes_behind_what_waits_and_wakes_a_reader() {
     let feeds = Arc::new(Feeds::default());
     let mut reader = feeds.read(wanted(&[RED], &[]), None);

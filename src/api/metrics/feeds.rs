@@ -32,6 +32,11 @@ pub(super) fn show(exposition: &mut Exposition, figures: FeedFigures, logs: Feed
     );
     lines.sample(&[("outcome", "kept")], logs.published);
     lines.sample(&[("outcome", "too_many")], logs.excess);
+    exposition.one_counter(
+        "mesophyll_script_log_lost_total",
+        "Lines that readers of logs were told they lost, counted once a reader.",
+        Some(logs.lost),
+    );
     exposition.one_gauge(
         "mesophyll_script_log_kept_bytes",
         "Bytes of lines that scripts logged and that are kept for readers.",

@@ -642,6 +642,13 @@ impl LinkHandler for ConnHandler {
 
     fn on_closed(&mut self, cause: &CloseCause) {
         self.conn.inner.counters.count_end(cause);
+        // One that is closed in order has said all that it had to say.
+        if !matches!(
+            cause,
+            CloseCause::ClosedByPeer(_) | CloseCause::ClosedByUs(close_code::GOING_AWAY)
+        ) {
+            self.feeds.doubt(&|tenant| self.caller.owns(tenant));
+        }
         (self.on_closed)(&self.conn);
         // First the owner, so that what fails now is known as what was in flight; then the waiters.
         if let Some(observer) = &self.observer {

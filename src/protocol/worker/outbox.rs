@@ -177,7 +177,17 @@ impl Outbox {
         self.0.script_lines.tell(link);
     }
 
-    /// The same for the link's writer: when to do so again.
+    /// The same as the link is closed, with how many are missing.
+    pub(super) fn tell_all_lines(&self, link: &LinkSender) {
+        self.0.script_lines.tell_all(link);
+    }
+
+    /// How many lines found no room here.
+    pub(super) fn lines_lost(&self) -> u64 {
+        self.0.script_lines.lost()
+    }
+
+    /// The same as [`Outbox::tell_lines`] for the link's writer: when to do so again.
     pub(super) fn beat(&self, now: Instant) -> Option<Instant> {
         let way = self.0.state.lock().way.clone()?;
         way.give_up_overdue(now);

@@ -14,6 +14,7 @@ use crate::base::limits::{
     FEED_EVENT_BYTES, SCRIPT_LINES_TOGETHER_BYTES, SCRIPT_LINES_WAITING_BYTES,
     SCRIPT_LINES_WAITING_MAX,
 };
+use crate::base::metrics::Counter;
 use crate::base::sync::Lock;
 use crate::net::link::{LinkSender, SendError};
 use crate::wire::data::{IdMap, TenantId};
@@ -29,6 +30,8 @@ const MISSING_TOLD_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct ScriptLines {
     waiting: Lock<WaitingLines>,
+    /// Lines that found no room.
+    lost: Counter,
     /// There are some: an answer must not wait for the lock to learn that there are none.
     has_some: AtomicBool,
 }
@@ -54,7 +57,10 @@ impl ScriptLines {
                 waiting.push(ScriptLine { tenant, level, text });
                 self.has_some.store(true, Ordering::Relaxed);
             }
-            _ => *waiting.missing.entry(tenant).or_default() += 1,
+            line => {
+                self.lost.add(u64::from(line.is_some()));
+                *waiting.missing.entry(tenant).or_default() += 1;
+            }
         }
         !std::mem::replace(&mut waiting.is_watched, true)
     }
@@ -64,6 +70,19 @@ impl ScriptLines {
         if self.has_some.load(Ordering::Relaxed) {
             self.tell_waiting(&mut self.waiting.lock(), link);
         }
+    }
+
+    /// How many lines found no room.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+
+    /// Tells of all that there is, also how many lines are missing, as the link is closed.
+    pub(super) fn tell_all(&self, link: &LinkSender) {
+        let mut waiting = self.waiting.lock();
+        self.tell_waiting(&mut waiting, link);
+        waiting.tell_missing(Instant::now());
+        self.tell_waiting(&mut waiting, link);
     }
 
     /// Tells of what there is; when to do so again. For the link's writer.
@@ -209,6 +228,10 @@ mod tests {
         lines.add(ONE, line("x"));
         assert_eq!(lines.beat(link.sender(), last), Some(last + TOLD_AFTER));
         assert_eq!(told(&mut peer), ["info x", "warn lines missing: 1, too many at once"]);
+        assert_eq!(lines.lost(), 7, "the others were lost before");
+        lines.add(ONE, None);
+        lines.tell_all(link.sender());
+        assert_eq!(told(&mut peer), ["warn lines missing: 1, too many at once"], "at the end too");
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl MasterSession {
     /// Ends the link in good order, with all that there is to tell.
     pub(super) fn close(&self, link: &LinkSender) {
         self.finished.tell_all();
-        self.outbox.tell_lines(link);
+        self.outbox.tell_all_lines(link);
         link.close(close_code::GOING_AWAY);
     }
 
@@ -125,7 +125,11 @@ impl Pulse for ClientPulse {
             self.sent_at = Some(now);
             // A full queue is noticed by a thread that has an answer to send.
             let _ = link.send(ClientMessage::Heartbeat.encode());
-            let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
+            let mut health = self.worker.health();
+            if let Some(figures) = &mut health.figures {
+                figures.dropped_log_lines += self.session.outbox.lines_lost();
+            }
+            let _ = link.send(ClientMessage::Health(health).encode());
         }
         self.due = self.sent_at.map_or(now + interval, |at| at + interval);
         let retire_due =

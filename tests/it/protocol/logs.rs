@@ -64,6 +64,26 @@ fn a_worker_that_logs_for_others_loses_its_link() {
 }
 
 #[test]
+fn a_link_that_breaks_leaves_a_gap_and_one_that_closes_none() {
+    let (feeds, config) = server(1);
+    let master = Master::with(config);
+    let mut lines = feeds.read_log(FeedFilter::default(), FeedStart::Now);
+    let mut events = feeds.read(FeedFilter::default(), None);
+    let mut peer = master.raw_peer();
+    peer.close(None).expect("sent");
+    assert_eq!(master.wait_disconnected(), CloseCause::ClosedByPeer(1005));
+    for reader in [&mut lines, &mut events] {
+        assert!(matches!(reader.next(Instant::now()), FeedNews::Quiet), "all has come");
+    }
+    drop(master.raw_peer());
+    assert!(matches!(master.wait_disconnected(), CloseCause::Broken(_)));
+    for reader in [&mut lines, &mut events] {
+        let next = reader.next(Instant::now() + DEADLINE);
+        assert!(matches!(next, FeedNews::Gap(None, None)), "{next:?}");
+    }
+}
+
+#[test]
 fn lines_wait_for_a_link_and_are_there_before_an_answer() {
     let (feeds, config) = server(1);
     let master = Master::with(config);
