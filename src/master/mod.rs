@@ -174,8 +174,10 @@ impl Master {
                     &feeds,
                 )?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
-                let workers =
-                    start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
+                let workers = {
+                    let told = (&quarantine, &feeds);
+                    start_processes(config, &server, &spawner, program, told, &changes_tx)?
+                };
                 (Some(server), Some(spawner), workers)
             }
             None => (None, None, start_threads(config, &db, &door, &feeds, &changes_tx)?),
@@ -515,7 +517,7 @@ fn start_processes(
     server: &Arc<MesophyllServer>,
     spawner: &Arc<Spawner>,
     program: &Program,
-    quarantine: &Arc<Quarantine>,
+    (quarantine, feeds): (&Arc<Quarantine>, &Arc<Feeds>),
     changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
     // For a program that does not know the broker.
@@ -547,6 +549,7 @@ fn start_processes(
             policy: config.policy,
             recycle: config.recycle,
             quarantine: quarantine.clone(),
+            feeds: Some(feeds.clone()),
         };
         let worker =
             WorkerProcessHandle::start(process, on_change(changes_tx)).map_err(MasterError::Io)?;

@@ -55,7 +55,7 @@ fn start_threads(
     let mut workers: Vec<Arc<WorkerThreadHandle>> = Vec::with_capacity(config.workers);
     for (id, subscriptions) in subscriptions.into_iter().enumerate() {
         let (db, messages) = (db.clone(), messages.clone());
-        let (feeds, make_runtime) = (feeds.clone(), make_runtime.clone());
+        let (told, feeds, make_runtime) = (feeds.clone(), feeds.clone(), make_runtime.clone());
         let (workers_len, executors) = (config.workers, config.runtime.executors as u64);
         let make = move || -> io::Result<WorkerThread> {
             let tenant_db = WorkerDb::direct(db.clone(), id, workers_len, messages.clone());
@@ -72,6 +72,7 @@ fn start_threads(
             id,
             config.policy.drain_timeout,
             Box::new(make),
+            Some(told),
             on_change(changes_tx),
         )
         .map_err(MasterError::Io)?;

@@ -5,7 +5,7 @@ use mesophyll::base::limits::TENANT_UNHEARD_MAX;
 use rustix::process::Signal;
 
 use crate::metrics::Scrape;
-use crate::support::binary::Master;
+use crate::support::binary::{Master, get_with, token};
 use crate::support::process::{eventually, signal, workers_of};
 
 /// More than a tenant's queue takes.
@@ -84,6 +84,9 @@ fn events_without_a_waiter_that_a_killed_worker_had_are_told() {
         assert!(line.contains(" outcome_unknown"), "{line}");
     }
     assert_eq!((ended(&master, "outcome_unknown"), ended(&master, "ok")), (taken, 0));
+    // And their authors read it.
+    let (_, log) = get_with(master.api(), "/i/logs?tenants=user:2", &token(7));
+    assert!(log.contains("nobody waited for were lost: 37 outcome_unknown"), "{log}");
     // Its successor has room for as many.
     master.wait_ready();
     assert_eq!(post(&master, "guild/1", 10), 10);

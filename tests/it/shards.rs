@@ -110,7 +110,7 @@ fn thread(db: &Arc<DbState>) -> Arc<dyn Managed> {
         worker.load_tenant_states().expect("states");
         Ok(worker)
     };
-    WorkerThreadHandle::start(0, DEADLINE, Box::new(make), || {}).expect("it starts")
+    WorkerThreadHandle::start(0, DEADLINE, Box::new(make), None, || {}).expect("it starts")
 }
 
 impl Sharded {

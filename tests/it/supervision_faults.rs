@@ -61,6 +61,7 @@ impl Broken {
             policy,
             recycle,
             quarantine: quarantine.clone(),
+            feeds: None,
         };
         let on_change = move || changes_tx.send(()).unwrap_or_default();
         let worker = WorkerProcessHandle::start(config, on_change).expect("a loop");

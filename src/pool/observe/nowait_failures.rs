@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
 use crate::dispatch::{DispatchResult, EventWatcher, Request};
+use crate::feeds::Feeds;
 use crate::wire::data::TenantId;
 
 /// How long losses are collected before they are logged.
@@ -27,6 +28,8 @@ pub(in crate::pool) struct NowaitFailures(Arc<Failures>);
 #[derive(Debug)]
 struct Failures {
     worker_id: usize,
+    /// Where its tenants' authors read of what was lost, if here.
+    feeds: Option<Arc<Feeds>>,
     scripts: AtomicU64,
     lost: Lock<LostEvents>,
 }
@@ -39,8 +42,9 @@ struct LostEvents {
 }
 
 impl NowaitFailures {
-    pub(in crate::pool) fn new(worker_id: usize) -> Self {
-        Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Lock::default() }))
+    pub(in crate::pool) fn new(worker_id: usize, feeds: Option<Arc<Feeds>>) -> Self {
+        let (scripts, lost) = (AtomicU64::new(0), Lock::default());
+        Self(Arc::new(Failures { worker_id, feeds, scripts, lost }))
     }
 
     /// Watches the answer of a request if no caller waits for it.
@@ -123,9 +127,14 @@ impl Failures {
             let count: u64 = kinds.values().sum();
             let kinds: Vec<_> =
                 kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            let kinds = kinds.join(", ");
             log::warn!(worker = worker_id, tenant:% = tenant;
-                "worker {worker_id}: {count} events for {tenant} that nobody waited for were lost: {}", kinds.join(", ")
+                "worker {worker_id}: {count} events for {tenant} that nobody waited for were lost: {kinds}"
             );
+            if let Some(feeds) = &self.feeds {
+                let text = format!("events that nobody waited for were lost: {kinds}");
+                feeds.log(tenant, log::Level::Warn, &text);
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Refused, Request, RequestId};
+use crate::feeds::Feeds;
 use crate::net::lifeline::Sign;
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
@@ -55,12 +56,15 @@ pub struct ProcessConfig {
     pub recycle: Recycle,
     /// Where its deaths are noted, and which tenants may not run on it.
     pub quarantine: Arc<Quarantine>,
+    /// Where the authors of its tenants read of events that were lost.
+    pub feeds: Option<Arc<Feeds>>,
 }
 
 impl ProcessConfig {
     /// One that is not recycled, with a quarantine of its own.
     pub fn new(worker_id: usize, child: Option<ChildSpec>, policy: Policy) -> Self {
-        Self { worker_id, child, policy, recycle: Recycle::default(), quarantine: Arc::default() }
+        let (recycle, quarantine) = (Recycle::default(), Arc::default());
+        Self { worker_id, child, policy, recycle, quarantine, feeds: None }
     }
 }
 
@@ -212,7 +216,7 @@ impl WorkerProcessHandle {
             quarantine: config.quarantine,
             policy: config.policy,
             kind,
-            nowait_failures: NowaitFailures::new(config.worker_id),
+            nowait_failures: NowaitFailures::new(config.worker_id, config.feeds),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state(), on_change),
             shards: Lock::default(),

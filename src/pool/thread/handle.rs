@@ -16,6 +16,7 @@ use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Refused, Request, RequestId};
+use crate::feeds::Feeds;
 use crate::protocol::LocalWorker;
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::ShardSet;
@@ -87,6 +88,7 @@ impl WorkerThreadHandle {
         id: usize,
         drain_timeout: Duration,
         make: Box<MakeWorker>,
+        feeds: Option<Arc<Feeds>>,
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         let gate = Gate::new(make()?);
@@ -99,7 +101,7 @@ impl WorkerThreadHandle {
             drain_timeout,
             make,
             router,
-            nowait_failures: NowaitFailures::new(id),
+            nowait_failures: NowaitFailures::new(id, feeds),
             board,
             shards: Lock::default(),
             is_ending: AtomicBool::new(false),
@@ -448,8 +450,8 @@ mod tests {
             worker.load_tenant_states().expect("states");
             Ok(worker)
         };
-        let handle =
-            WorkerThreadHandle::start(0, Duration::ZERO, Box::new(make), || ()).expect("it starts");
+        let handle = WorkerThreadHandle::start(0, Duration::ZERO, Box::new(make), None, || ())
+            .expect("it starts");
         let event = CreateEvent {
             name: "E".to_owned(),
             author: None,

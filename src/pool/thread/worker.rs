@@ -144,7 +144,7 @@ impl WorkerThread {
             db,
             executors,
             is_loaded: AtomicBool::new(false),
-            nowait_failures: NowaitFailures::new(id),
+            nowait_failures: NowaitFailures::new(id, None),
         }
     }
 
