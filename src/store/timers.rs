@@ -258,6 +258,17 @@ impl DbState {
         self.kv(tenant, KeyValueOp::Set { scopes, key, value }).map(drop)
     }
 
+    /// Says in the log, and among the tenant's errors, what of it was dropped.
+    ///
+    /// # Blocks
+    /// As operations on a [`Store`].
+    pub fn tell_dropped(&self, tenant: TenantId, event: &str, text: &str) {
+        log::warn!(tenant:% = tenant; "{tenant}: {text}");
+        if let Err(error) = self.record_error(tenant, event, text) {
+            log::warn!(tenant:% = tenant; "that is not in the errors of {tenant}: {error}");
+        }
+    }
+
     /// The moment by the clock of records.
     pub fn moment(&self) -> Instant {
         self.clock().at(Instant::now())

@@ -29,7 +29,7 @@ use crate::pool::arrival::Arrival;
 use crate::store::shop::{ShopChange, ShopChangeKind};
 use crate::store::{DbState, ShopNews};
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{CreateEvent, TenantId};
+use crate::wire::data::{CreateEvent, SHOP_UPDATE, TenantId};
 use crate::wire::shop_update;
 
 labels! {
@@ -244,9 +244,13 @@ impl Teller {
 
     fn take_in(&mut self, notes: Notes, now: Instant) {
         for (tenant, number, arrival) in notes.ended {
-            let is_given_up = self.watchers.ended(tenant, number, arrival, now);
+            let given_up = self.watchers.ended(tenant, number, arrival, now);
+            if let Some(told) = &given_up {
+                let text = format!("{told} was given up: its handler never came to its end");
+                self.db.tell_dropped(tenant, SHOP_UPDATE, &text);
+            }
             let outcome = match arrival {
-                _ if is_given_up => ShopOutcome::GivenUp,
+                _ if given_up.is_some() => ShopOutcome::GivenUp,
                 Arrival::Arrived => ShopOutcome::Arrived,
                 Arrival::MayHave | Arrival::NotYet | Arrival::Held => ShopOutcome::Again,
             };

@@ -8,12 +8,13 @@ use crate::base::error::DispatchError;
 use crate::base::limits::{
     SHOP_PENDING_MAX, SHOP_PLACE_FOR, SHOP_PLACES, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
 };
+use crate::dispatch::{Cancelled, Refused, RequestId};
 use crate::store::global::GlobalAddress;
 use crate::store::memory::MemoryStore;
 use crate::store::shop_patterns::ShopPatterns;
 use crate::store::{DbOptions, DbState};
-use crate::wire::data::{EventData, KeyValueOp, Scopes};
-use crate::wire::json::{json_from_encoded, value_from_json};
+use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, EventData, KeyValueOp, Scopes};
+use crate::wire::json::{json_from_encoded, value_from_json, value_to_json};
 
 const A: TenantId = TenantId::Guild(1 << 22);
 const B: TenantId = TenantId::User(2 << 22);
@@ -121,18 +122,64 @@ fn where_too_much_waits_a_gap_takes_its_place() {
     assert_eq!(told(&mut watchers, now).expect("a gap").2, r#"{"gap":true}"#);
 }
 
+/// What the author of a tenant reads of what went wrong.
+fn errors_of(db: &DbState, tenant: TenantId) -> String {
+    let (scopes, key) = (Scopes::new([ERRORS_SCOPE]), ERRORS_KEY.to_owned());
+    let found = db.kv(tenant, KeyValueOp::Get { scopes, key }).expect("an answer");
+    let record = found.into_record().expect("one or none");
+    record.map_or("null".to_owned(), |record| format!("{:?}", value_to_json(&record.value)))
+}
+
+struct NoWorker;
+
+impl WorkerLike for NoWorker {
+    fn id(&self) -> usize {
+        0
+    }
+
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        Err(request.refused(DispatchError::Banned))
+    }
+
+    fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
+        Cancelled::Unknown
+    }
+
+    fn kill(&self) {}
+}
+
 #[test]
 fn an_update_that_may_kill_its_worker_is_given_up() {
-    let (mut watchers, mut now) = (watching(&[B]), Instant::now());
-    watchers.add(approved("a1"), now);
-    for tells in 1..=SHOP_TELLS_MAX {
-        let (_, number, _) = told(&mut watchers, now).expect("told again");
-        let is_given_up = watchers.ended(B, number, Arrival::MayHave, now);
-        assert_eq!(is_given_up, tells == SHOP_TELLS_MAX);
-        assert!(!watchers.ended(B, number, Arrival::MayHave, now), "it has ended");
+    let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("a database");
+    let mut teller = Teller {
+        shared: Arc::new(ShopShared {
+            notes: Lock::default(),
+            noted: Signal::new(),
+            outcomes: Arc::default(),
+            watchers: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            looked: Lock::new((Instant::now(), 0)),
+        }),
+        pool: Arc::new(NoWorker),
+        db: Arc::new(db),
+        watchers: watching(&[B]),
+        unread: Default::default(),
+        since: None,
+    };
+    let mut now = Instant::now();
+    teller.watchers.add(approved("a1"), now);
+    for _ in 0..SHOP_TELLS_MAX {
+        assert_eq!(errors_of(&teller.db, B), "null", "it is told again");
+        let (_, number, _) = told(&mut teller.watchers, now).expect("told again");
+        let ended = vec![(B, number, Arrival::MayHave)];
+        teller.take_in(Notes { ended, ..Notes::default() }, now);
+        assert_eq!(teller.watchers.ended(B, number, Arrival::MayHave, now), None, "it has ended");
         now += Duration::from_secs(60);
     }
-    assert_eq!(told(&mut watchers, now), None);
+    assert_eq!(told(&mut teller.watchers, now), None);
+    assert_eq!(teller.shared.outcomes.get(ShopOutcome::GivenUp), 1);
+    let errors = errors_of(&teller.db, B);
+    assert!(errors.contains("was given up") && errors.contains(SHOP_UPDATE), "{errors}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! waits, a gap takes its place, which tells the tenant to look itself.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,18 @@ pub(super) enum Told {
     Gap,
     /// An entry changed.
     Change(Arc<ShopChange>),
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Told::Gap => f.write_str("the notice that updates of the shop were missed"),
+            Told::Change(change) => {
+                let GlobalAddress { scope, key, version } = &change.at;
+                write!(f, "the update of the shop's {key:?} in {scope:?}, version {version},")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -179,18 +192,17 @@ impl Watchers {
         Some((tenant, telling.number, told))
     }
 
-    /// An update has ended; true if it is given up: its handler may have run, again and again.
+    /// An update has ended; it is returned if it is given up: its handler may have run, again and
+    /// again.
     pub(super) fn ended(
         &mut self,
         tenant: TenantId,
         number: u64,
         arrival: Arrival,
         now: Instant,
-    ) -> bool {
-        let Some(watcher) = self.by_tenant.get_mut(&tenant) else { return false };
-        let Some(telling) = watcher.telling.take_if(|one| one.number == number) else {
-            return false;
-        };
+    ) -> Option<Told> {
+        let watcher = self.by_tenant.get_mut(&tenant)?;
+        let telling = watcher.telling.take_if(|one| one.number == number)?;
         watcher.tells += u32::from(arrival == Arrival::MayHave);
         let is_given_up = watcher.tells >= SHOP_TELLS_MAX;
         let is_done = arrival == Arrival::Arrived || is_given_up;
@@ -198,12 +210,12 @@ impl Watchers {
         (watcher.failures, watcher.tells) =
             if is_done { (0, 0) } else { (watcher.failures + 1, watcher.tells) };
         self.places.end(&telling);
-        if is_done {
-            self.schedule(tenant, now);
-        } else {
+        if !is_done {
             self.put_back(tenant, telling.what, now + pause.min(SHOP_RETRY_MAX));
+            return None;
         }
-        is_given_up
+        self.schedule(tenant, now);
+        is_given_up.then_some(telling.what)
     }
 
     fn put_back(&mut self, tenant: TenantId, told: Told, at: Instant) {

@@ -379,6 +379,9 @@ impl TimerFirer {
             return self.ended(tenant, number, Arrival::Held, TimerOutcome::Held, at);
         }
         let Ok(event) = wire::timer::event(timer) else {
+            let Timer { id, name, due, .. } = timer;
+            let text = format!("the timer {id}, due at {due}, was dropped: its data is unreadable");
+            self.db.tell_dropped(tenant, name, &text);
             return self.ended(tenant, number, Arrival::Arrived, TimerOutcome::Failed, at);
         };
         let shared = self.shared.clone();
@@ -409,10 +412,7 @@ impl TimerFirer {
         if let Some(Timer { id, name, due, .. }) = dropped {
             let text =
                 format!("the timer {id}, due at {due}, was dropped: no try succeeded in a day");
-            log::warn!(tenant:% = tenant; "{tenant}: {text}");
-            if let Err(error) = self.db.record_error(tenant, &name, &text) {
-                log::warn!(tenant:% = tenant; "that is not in the errors of {tenant}: {error}");
-            }
+            self.db.tell_dropped(tenant, &name, &text);
         }
     }
 
@@ -461,6 +461,8 @@ impl TimerFirer {
         self.expire_at = now + TIMER_PLACE_FOR;
         for (tenant, number) in self.lines.expire(now) {
             let at = (now, self.db.now());
+            let text = "a timer's run was given up: its worker never said how it ended";
+            self.db.tell_dropped(tenant, "", text);
             self.ended(tenant, number, Arrival::Arrived, TimerOutcome::Deadline, at);
         }
         let late = self.lines.oldest().map_or(0, |due| micros_between(due, self.db.now()));
