@@ -13,7 +13,7 @@ pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
 pub use master::db_figures::{DbRequest, DbRequestFigures, StatusClass};
 pub use master::db_routes;
 pub use master::families::show_families;
-pub use master::link_counters::{LinkCounters, LinkEnd, LinkReport};
+pub use master::link_counters::{LinkCounters, LinkEnd, LinkReport, WorkerRefusal};
 pub use master::server::{MesophyllServer, ServerConfig, StartError};
 pub use master::vm_query::VmQuery;
 #[cfg(feature = "worker")]

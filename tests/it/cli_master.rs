@@ -10,6 +10,7 @@ use mesophyll::wire::data::TenantId;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::metrics::Scrape;
 use crate::support::TempDir;
 use crate::support::binary::{
     Finished, Master, ONE_WORKER, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on,
@@ -410,6 +411,14 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
         .expect(3, "the master refuses this worker (404): unknown worker id");
     let (status, _) = master.dispatch_with("guild/1", "ECHO", "1", "?deadline_ms=100");
     assert_eq!(status, 503);
+    // The master's own operator learns of it, too.
+    let said = master.running.wait_stderr("a worker at 127.0.0.1:");
+    assert!(said.contains("was refused (401): wrong token; 1 so far"), "{said}");
+    for reason in ["token", "workers", "unknown_id"] {
+        let refused =
+            Scrape::of(&master).sum("mesophyll_workers_refused_total", &[&format!("\"{reason}\"")]);
+        assert!(refused >= 1.0, "{reason}");
+    }
 
     let (first, second) = (worker("0", "2", &token("0")), worker("1", "2", &token("1")));
     master.wait_ready();

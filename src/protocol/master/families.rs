@@ -2,13 +2,20 @@
 //! over HTTP.
 
 use super::db_figures::{DbRequest, DbRequestFigures, StatusClass};
-use super::link_counters::{LinkCounters, LinkEnd, LinkReport};
+use super::link_counters::{LinkCounters, LinkEnd, LinkReport, WorkerRefusal};
 use super::server::MesophyllServer;
 use crate::base::metrics::{Exposition, Family};
 
 /// Shows all of them; without a server, families without samples.
 pub fn show_families(exposition: &mut Exposition, server: Option<&MesophyllServer>) {
     show_links(exposition, &server.map(MesophyllServer::links).unwrap_or_default());
+    let mut refused = exposition
+        .counter("mesophyll_workers_refused_total", "Workers that were refused, by reason.");
+    if let Some(server) = server {
+        for why in WorkerRefusal::ALL {
+            refused.sample(&[("reason", why.as_str())], server.refused(why));
+        }
+    }
     show_requests(exposition, server.map(MesophyllServer::db_figures));
 }
 

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::labels::labels;
+use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::WORKER_SAYS;
 use crate::base::metrics::Counter;
 use crate::base::sync::Lock;
 use crate::base::throttle::{Rate, Throttle};
+use crate::net::http::Response;
 use crate::net::link::{CloseCause, LinkStats, close_code};
+use crate::net::stream::Peer;
 use crate::store::Caller;
 use crate::wire::data::TenantId;
 
@@ -88,6 +90,53 @@ impl LinkCounters {
 
     pub(super) fn count_end(&self, cause: &CloseCause) {
         self.ends[LinkEnd::of(cause) as usize].inc();
+    }
+}
+
+labels! {
+    /// Why a worker was refused at its master's port, as a label.
+    WorkerRefusal {
+        /// It names no number.
+        BadId = "bad_id",
+        /// There is no such worker.
+        UnknownId = "unknown_id",
+        /// Its token is wrong.
+        Token = "token",
+        /// Its certificate does not name it.
+        Certificate = "certificate",
+        /// It knows another number of workers.
+        Workers = "workers",
+        /// It is in no whole sandbox, where one is required.
+        Sandbox = "sandbox",
+    }
+}
+
+/// Workers that were refused. Not by worker: which one it is, is not known of most.
+#[derive(Debug, Default)]
+pub(super) struct WorkerRefusals {
+    counts: OutcomeCounters<WorkerRefusal>,
+    log: Throttle,
+}
+
+impl WorkerRefusals {
+    /// Counts one, and answers it with a status and a text, which has no token in it.
+    pub(super) fn answer(
+        &self,
+        why: WorkerRefusal,
+        peer: Peer,
+        status: u16,
+        text: &str,
+    ) -> Response {
+        self.counts.add(why, 1);
+        if let Some(count) = self.log.record(Instant::now()) {
+            log::warn!("a worker at {peer} was refused ({status}): {text}; {count} so far");
+        }
+        Response::text(status, text)
+    }
+
+    /// How many there were, but those without a sandbox, which each worker's counters have.
+    pub(super) fn count(&self, why: WorkerRefusal) -> u64 {
+        self.counts.get(why)
     }
 }
 

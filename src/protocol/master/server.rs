@@ -32,7 +32,7 @@ use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;
 
 use super::conn::{ConnHandler, ConnPulse};
-use super::link_counters::{LinkCounters, LinkReport};
+use super::link_counters::{LinkCounters, LinkReport, WorkerRefusal, WorkerRefusals};
 use super::replacements::Replacements;
 use crate::protocol::{
     DbRequestFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
@@ -115,6 +115,7 @@ struct ServerShared {
     counters: Vec<Arc<LinkCounters>>,
     db: Arc<DbState>,
     db_figures: DbRequestFigures,
+    refusals: WorkerRefusals,
     state: Lock<ServerState>,
     /// How much workers log, once it has been changed. Locked before `state`, and while it is
     /// told: of two changes at once every worker hears the same one last.
@@ -172,6 +173,7 @@ impl MesophyllServer {
             tokens: tokens.into_values().collect(),
             db,
             db_figures: DbRequestFigures::default(),
+            refusals: WorkerRefusals::default(),
             state: Lock::default(),
             log_level: Lock::default(),
             stopping: AtomicBool::new(false),
@@ -193,6 +195,15 @@ impl MesophyllServer {
         let http = HttpServer::start_over(listener, tls, "wk", http_limits, handler)
             .map_err(StartError::Io)?;
         Ok(Self { shared, http })
+    }
+
+    /// How many workers were refused for that reason.
+    pub fn refused(&self, why: WorkerRefusal) -> u64 {
+        let unconfined = |counters: &Arc<LinkCounters>| counters.unconfined.count();
+        match why {
+            WorkerRefusal::Sandbox => self.shared.counters.iter().map(unconfined).sum(),
+            _ => self.shared.refusals.count(why),
+        }
     }
 
     /// The address that workers connect to.
@@ -308,14 +319,17 @@ impl ServerShared {
 
     /// Checks a request's worker id and token, in the protocol's order.
     fn authenticate(&self, head: &RequestHead) -> Result<usize, Response> {
+        let refused =
+            |why, status, text: &str| self.refusals.answer(why, head.peer(), status, text);
         let id = head
             .query("id")
             .filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
         let id = id
             .and_then(|id| id.parse::<usize>().ok())
-            .ok_or_else(|| Response::text(400, "malformed worker id"))?;
-        let token = self.tokens.get(id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
-        let wrong = || Response::text(401, "wrong token");
+            .ok_or_else(|| refused(WorkerRefusal::BadId, 400, "malformed worker id"))?;
+        let unknown = || refused(WorkerRefusal::UnknownId, 404, "unknown worker id");
+        let token = self.tokens.get(id).ok_or_else(unknown)?;
+        let wrong = || refused(WorkerRefusal::Token, 401, "wrong token");
         let given = given_token(head).ok_or_else(wrong)?;
         // A connection that was handed out to another worker is none for this token.
         let is_anothers = matches!(head.peer(), Peer::Worker(worker) if worker != id);
@@ -327,7 +341,7 @@ impl ServerShared {
                 "the certificate names neither worker-{id}.mesophyll nor \
                 worker.mesophyll"
             );
-            return Err(Response::text(403, &text));
+            return Err(refused(WorkerRefusal::Certificate, 403, &text));
         }
         Ok(id)
     }
@@ -340,7 +354,7 @@ impl ServerShared {
                 "this master has {} workers; start every worker with that number",
                 self.config.workers
             );
-            return Response::text(400, &text);
+            return self.refusals.answer(WorkerRefusal::Workers, head.peer(), 400, &text);
         }
         if self.stopping.load(Ordering::SeqCst) {
             return Response::text(503, "the master is stopping");
