@@ -55,6 +55,10 @@ impl Observer for Ended {
     fn ended(&self, _: &Observed, _: Result<(), &DispatchError>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn handed_back(&self, _: &Observed) {
+        panic!("none is offered again");
+    }
 }
 
 impl WorkerLike for Connection {

@@ -49,6 +49,12 @@ pub fn plant(folder: &str) -> Result<(), String> {
     for part in ["src", PACKAGE] {
         read_folder(&Path::new(ROOT).join(part), Path::new(part), &mut files)?;
     }
+    // Both are built in one folder, for what they depend on, and neither is to run as the other.
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        if let Some(text) = files.get_mut(&Path::new(PACKAGE).join(file)) {
+            *text = text.replace("mesophyll-interleavings", "mesophyll-planted");
+        }
+    }
     for Planted { name, file, edits, .. } in ALL {
         let path = Path::new("src").join(file);
         let text = files.get_mut(&path).ok_or(format!("{name}: there is no {file}"))?;

@@ -55,16 +55,27 @@ fn throttle() {
     assert_eq!(throttle.count(), 2);
 }
 
-/// One never gets more than its burst and what it gave back.
+/// One never gets more than its burst and what it gave back; of its refusals one is news.
 fn rates() {
     const BURST: u32 = 2;
     let (rates, now) = (Arc::new(Rates::new((1, BURST))), Instant::now());
-    let threads: Vec<_> = (0..3)
+    let news = Arc::<AtomicUsize>::default();
+    let admit = {
+        let (rates, news) = (rates.clone(), news.clone());
+        move || match rates.admit(0, now) {
+            Ok(()) => true,
+            Err(over) => {
+                news.fetch_add(usize::from(over.is_news), Ordering::SeqCst);
+                false
+            }
+        }
+    };
+    let threads: Vec<_> = (0..4)
         .map(|_| {
-            let rates = rates.clone();
+            let (rates, admit) = (rates.clone(), admit.clone());
             spawn(move || {
-                let has = rates.admits(0, now);
-                let gives_back = has && once_in(2);
+                let has = admit();
+                let gives_back = has && once_in(4);
                 if gives_back {
                     rates.give_back(0);
                 }
@@ -73,8 +84,9 @@ fn rates() {
         })
         .collect();
     let kept: u32 = threads.into_iter().map(|thread| thread.join().expect("an end")).sum();
-    let more = (0..BURST + 1).filter(|_| rates.admits(0, now)).count() as u32;
+    let more = (0..BURST + 1).filter(|_| admit()).count() as u32;
     assert_eq!(kept + more, BURST);
+    assert_eq!(news.load(Ordering::SeqCst), 1);
 }
 
 /// Who waits for an answer is woken by it, or by its sender's end; it is there once.

@@ -36,16 +36,32 @@ pub const ALL: &[Planted] = &[
         model: "rates",
         file: "base/rates.rs",
         edits: &[(
-            "        if let Some(rate) = self.kept.lock().rates.get_mut(&of) {",
+            "        if let Some(kept) = self.kept.lock().get_mut(&of) {",
             r#"        if MISTAKE {
-            let rate = self.kept.lock().rates.remove(&of);
-            if let Some(mut rate) = rate {
-                rate.give_back();
-                self.kept.lock().rates.insert(of, rate);
+            let kept = self.kept.lock().remove(&of);
+            if let Some(mut kept) = kept {
+                kept.rate.give_back();
+                self.kept.lock().insert(of, kept);
             }
             return;
         }
-        if let Some(rate) = self.kept.lock().rates.get_mut(&of) {"#,
+        if let Some(kept) = self.kept.lock().get_mut(&of) {"#,
+        )],
+    },
+    Planted {
+        name: "news of a rate is looked for and then noted",
+        model: "rates",
+        file: "base/rates.rs",
+        edits: &[(
+            "        if is_news {\n            *told = Some(now);\n        }",
+            r#"        if MISTAKE {
+            drop(kept);
+            if let (true, Some(kept)) = (is_news, self.kept.lock().get_mut(&of)) {
+                kept.told = Some(now);
+            }
+        } else if is_news {
+            *told = Some(now);
+        }"#,
         )],
     },
     Planted {
@@ -471,8 +487,8 @@ pub const ALL: &[Planted] = &[
         model: "admission: hand-over",
         file: "pool/observe/traffic.rs",
         edits: &[(
-            "        if let Some(bytes) = job.holds {",
-            "        if let Some(bytes) = job.holds.filter(|_| !MISTAKE || outcome.is_ok()) {",
+            "        worker.free(job);\n",
+            "        if outcome.is_ok() || !MISTAKE {\n            worker.free(job);\n        }\n",
         )],
     },
     Planted {
