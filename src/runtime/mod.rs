@@ -120,6 +120,10 @@ pub trait TenantDb: Send + Sync {
     /// Tells those that follow the tenant's log of a line of its scripts, or that one is missing.
     /// Never blocks.
     fn log(&self, _tenant: TenantId, _line: Option<(Level, String)>) {}
+
+    /// Ends what is under way with an error, and everything later, where that is for this worker
+    /// alone.
+    fn close(&self) {}
 }
 
 /// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with

@@ -16,7 +16,7 @@ use crate::base::labels::Label;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
-use crate::wire::data::{Budget, DbCall, DbFigures, RuntimeFigures, TenantId};
+use crate::wire::data::{DbCall, DbFigures, RuntimeFigures, TenantId};
 
 impl Encode for Buckets {
     fn encode(&self, writer: &mut Writer) {
@@ -68,15 +68,15 @@ fn write_kinds<K: Label>(
     }
 }
 
-/// Writes a number of each budget.
-fn write_budgets(writer: &mut Writer, number: impl Fn(Budget) -> u64) {
+/// Writes how many there are of each kind.
+fn write_counts<K: Label>(writer: &mut Writer, count: impl Fn(K) -> u64) {
     write_kinds(
         writer,
-        |budget| number(budget) > 0,
-        |writer, budget| {
+        |kind| count(kind) > 0,
+        |writer, kind| {
             writer.array(2);
-            writer.text(budget.as_str());
-            writer.unsigned(number(budget));
+            writer.text(kind.as_str());
+            writer.unsigned(count(kind));
         },
     );
 }
@@ -106,7 +106,7 @@ fn read_kinds<K: Label>(
 
 impl Encode for RuntimeFigures {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(16);
+        writer.array(17);
         for number in [
             self.evicted_vms,
             self.discarded_vms,
@@ -122,7 +122,7 @@ impl Encode for RuntimeFigures {
         }
         self.running.encode(writer);
         self.wall.encode(writer);
-        write_budgets(writer, |budget| self.budget(budget));
+        write_counts(writer, |budget| self.budget(budget));
         let is_called = |call: DbCall| *self.db(call) != DbFigures::default();
         write_kinds(writer, is_called, |writer, call| {
             let DbFigures { failed, took } = self.db(call);
@@ -133,7 +133,8 @@ impl Encode for RuntimeFigures {
         });
         self.busiest.encode(writer);
         writer.unsigned(self.busiest_us);
-        write_budgets(writer, |budget| self.warnings(budget));
+        write_counts(writer, |budget| self.warnings(budget));
+        write_counts(writer, |kind| self.dropped(kind));
     }
 }
 
@@ -156,6 +157,10 @@ impl Decode for RuntimeFigures {
             busiest_us,
             warnings => read_kinds(reader, 1, |reader, budget| {
                 *figures.warnings_mut(budget) = Decode::decode(reader)?;
+                Ok(())
+            }),
+            dropped => read_kinds(reader, 1, |reader, kind| {
+                *figures.dropped_mut(kind) = Decode::decode(reader)?;
                 Ok(())
             }),
         );
@@ -199,6 +204,7 @@ impl Decode for ProcessFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::data::{Budget, Dropped};
     use crate::wire::message::Health;
 
     fn text(writer: &mut Writer, text: &str) {
@@ -270,6 +276,7 @@ mod tests {
             *figures.budget_mut(budget) = u64::MAX;
             *figures.warnings_mut(budget) = u64::MAX - 1;
         }
+        Dropped::ALL.into_iter().for_each(|kind| *figures.dropped_mut(kind) = u64::MAX);
         DbCall::ALL.into_iter().for_each(|call| figures.db_mut(call).took = all.clone());
         let health = Health { figures: Some(Box::new(figures)), ..Health::default() };
         let bytes = health.to_bytes();

@@ -186,6 +186,27 @@ fn one_rolling_restart_at_a_time_and_none_of_foreign_workers() {
     assert_eq!(workers(&external)[0]["state"], "stopped");
 }
 
+/// A worker that ends has a second's errors that it has not recorded yet, and tasks that wait.
+#[test]
+fn a_worker_that_ends_records_its_last_errors() {
+    let template = "return function(ctx)
+        if ctx:event().name == 'FAILS' then error('just before the end') end
+        task.delay(25, function() end)
+        return 'left'
+    end";
+    let master = Master::with_template(template, &["--log", "info"]);
+    for turn in 1..=3 {
+        assert_eq!(master.dispatch("guild/1", "LEAVES", "1"), (200, Value::from("left")));
+        assert_eq!(master.dispatch("guild/1", "FAILS", "1").0, 422);
+        command(&master, &["restart", "--all"]).expect(0, "");
+        let errors = command(&master, &["errors", "guild:1", "--json"]);
+        errors.expect(0, "");
+        for part in ["just before the end", "tasks that the handler left were ended"] {
+            assert_eq!(errors.stdout.concat().matches(part).count(), turn, "{part}: {errors:?}");
+        }
+    }
+}
+
 #[test]
 fn a_rolling_restart_stops_at_a_worker_that_does_not_come_back() {
     let folder = TempDir::new();

@@ -7,7 +7,7 @@
 use crate::base::metrics::{Buckets, Exposition};
 use crate::base::process_figures::ProcessFigures;
 use crate::pool::WorkerReport;
-use crate::wire::data::{Budget, DbCall, RuntimeFigures};
+use crate::wire::data::{Budget, DbCall, Dropped, RuntimeFigures};
 use crate::wire::message::Health;
 
 /// Of each worker that tells them: its number as a label, and its figures.
@@ -106,6 +106,15 @@ fn show_figures(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
     for (id, figures) in workers {
         for budget in Budget::ALL {
             exceeded.sample(&[("worker", id), ("kind", budget.as_str())], figures.budget(budget));
+        }
+    }
+    let mut dropped = exposition.counter(
+        "mesophyll_worker_dropped_total",
+        "What a worker dropped, or refused before anybody else saw it, by kind.",
+    );
+    for (id, figures) in workers {
+        for kind in Dropped::ALL {
+            dropped.sample(&[("worker", id), ("kind", kind.as_str())], figures.dropped(kind));
         }
     }
     let mut warnings = exposition.counter(

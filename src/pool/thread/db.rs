@@ -57,18 +57,6 @@ impl WorkerDb {
     pub fn mesophyll(client: MesophyllDbClient, outbox: Outbox) -> Self {
         WorkerDb::Mesophyll(client, outbox)
     }
-
-    /// Ends what is under way to the master with an error, and everything later. A store in this
-    /// process goes on: it is not only this worker's.
-    pub fn close(&self) {
-        match self {
-            WorkerDb::Direct(..) => {}
-            WorkerDb::Mesophyll(client, outbox) => {
-                client.close();
-                outbox.close();
-            }
-        }
-    }
 }
 
 impl TenantDb for WorkerDb {
@@ -116,6 +104,17 @@ impl TenantDb for WorkerDb {
             (WorkerDb::Direct(_, _, _, Some(feeds)), None) => feeds.lose_line(tenant),
             (WorkerDb::Direct(..), _) => {}
             (WorkerDb::Mesophyll(_, outbox), line) => outbox.log(tenant, line),
+        }
+    }
+
+    /// A store in this process goes on: it is not only this worker's.
+    fn close(&self) {
+        match self {
+            WorkerDb::Direct(..) => {}
+            WorkerDb::Mesophyll(client, outbox) => {
+                client.close();
+                outbox.close();
+            }
         }
     }
 

@@ -17,12 +17,13 @@ use crate::base::error::DispatchError;
 use crate::base::limits::{
     STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX,
 };
+use crate::base::metrics::Counter;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn};
 use crate::dispatch::worker_like::next_request_id;
 use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::pool::Subscriptions;
-use crate::runtime::TemplateRuntime;
+use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::wire::data::{CreateEvent, EventData, ON_STARTUP, TenantId};
 
 /// After an event found no room there is a pause.
@@ -37,6 +38,8 @@ pub(super) struct Startup {
     worker: usize,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
+    db: Arc<dyn TenantDb>,
+    dropped: Arc<Counter>,
     wanted: Wanted,
     thread: Option<StartupThread>,
 }
@@ -54,8 +57,15 @@ impl Startup {
         worker: usize,
         runtime: Arc<dyn TemplateRuntime>,
         subscriptions: Arc<Subscriptions>,
+        db: Arc<dyn TenantDb>,
     ) -> Self {
-        Self { worker, runtime, subscriptions, wanted: Wanted::default(), thread: None }
+        let (dropped, wanted) = (Arc::default(), Wanted::default());
+        Self { worker, runtime, subscriptions, db, dropped, wanted, thread: None }
+    }
+
+    /// How many events found their tenant busy each time.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.get()
     }
 
     /// Starts to send the events to those subscribed tenants that `is_new` names; one that got it
@@ -91,6 +101,8 @@ impl Startup {
             runtime: self.runtime.clone(),
             wanted: self.wanted.clone(),
             subscriptions: self.subscriptions.clone(),
+            db: self.db.clone(),
+            dropped: self.dropped.clone(),
             done_tx,
             under_way: HashMap::new(),
             places: VecDeque::new(),
@@ -146,6 +158,8 @@ struct StartupRun {
     worker: usize,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
+    db: Arc<dyn TenantDb>,
+    dropped: Arc<Counter>,
     done_tx: Sender<(RequestId, DispatchResult)>,
     /// Limit: `STARTUP_UNDER_WAY_MAX`, which is also the room in `done_tx`.
     under_way: HashMap<RequestId, (TenantId, u32)>,
@@ -231,6 +245,9 @@ impl StartupRun {
             if attempts < STARTUP_ATTEMPTS_MAX {
                 return self.wanted.lock().waiting.push_back((tenant, attempts));
             }
+            self.dropped.inc();
+            let line = format!("{ON_STARTUP} was dropped: {error}");
+            self.db.log(tenant, Some((log::Level::Warn, line)));
         }
         self.failures += 1;
         // Rate-limited by powers of two, and without the text, which a script may have written.
@@ -244,8 +261,10 @@ impl StartupRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::Cancelled;
+    use crate::dispatch::{Cancelled, MessageDoor};
+    use crate::pool::WorkerDb;
     use crate::runtime::{RuntimeStats, TenantStates};
+    use crate::store::{DbOptions, DbState};
     use crate::wire::data::{EncodedJson, EncodedValue, TenantState};
 
     /// Holds what it is given until it is told how to answer.
@@ -287,7 +306,11 @@ mod tests {
         let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
         subscriptions.put(TenantId::User(1), state);
         let (events_tx, events_rx) = crossbeam_channel::unbounded();
-        let mut startup = Startup::new(0, Arc::new(HoldingRuntime { events_tx }), subscriptions);
+        let store = Arc::new(crate::store::memory::MemoryStore::new());
+        let db = DbState::new(store, DbOptions::default()).expect("an empty store");
+        let db = Arc::new(WorkerDb::direct(Arc::new(db), 0, 1, MessageDoor::default()));
+        let mut startup =
+            Startup::new(0, Arc::new(HoldingRuntime { events_tx }), subscriptions, db);
         startup.start(|_| true).expect("a thread");
         (startup, events_rx)
     }
@@ -327,9 +350,10 @@ mod tests {
         }
         let (tenant, _, answer) = events_rx.recv_timeout(SOON).expect("the last attempt");
         assert_eq!(tenant, TenantId::Guild(0));
+        assert_eq!(startup.dropped(), 0);
         answer.send(Err(DispatchError::Busy("full".to_owned())));
         wait_for_end(&startup);
-        assert!(events_rx.is_empty());
+        assert_eq!((events_rx.is_empty(), startup.dropped()), (true, 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::dispatch::{Cancelled, Delivery, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{EncodedJson, IdMap, ON_STARTUP, TenantId, TenantState};
+use crate::wire::data::{Dropped, EncodedJson, IdMap, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -134,7 +134,7 @@ impl WorkerThread {
         db: Arc<dyn TenantDb>,
     ) -> Self {
         let runtime: Arc<dyn TemplateRuntime> = Arc::from(runtime);
-        let startup = Startup::new(id, runtime.clone(), subscriptions.clone());
+        let startup = Startup::new(id, runtime.clone(), subscriptions.clone(), db.clone());
         Self {
             id,
             startup: Lock::new(startup),
@@ -249,7 +249,8 @@ impl LocalWorker for WorkerThread {
     }
 
     fn health(&self) -> Health {
-        let (stats, process) = (self.runtime.stats(), ProcessFigures::read());
+        let (mut stats, process) = (self.runtime.stats(), ProcessFigures::read());
+        *stats.figures.dropped_mut(Dropped::StartupEvent) += self.startup.lock().dropped();
         let ms =
             |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Health {

@@ -225,17 +225,22 @@ impl MesophyllClient {
         session.as_ref().is_some_and(|session| session.is_ready.load(Ordering::SeqCst))
     }
 
+    /// Begins to close the link, and stops connecting.
+    pub fn leave(&self) {
+        drop(self.control.stop_tx.lock().take());
+        self.control.end_handshake();
+        if let Some(session) = self.control.session.lock().as_ref() {
+            session.close(&session.link);
+        }
+    }
+
     /// Closes the link, stops connecting and joins the thread.
     ///
     /// # Blocks
     /// Two seconds at most while a link says goodbye, or until a master accepts that is just being
     /// connected to.
     pub fn stop(self) -> Option<ClientEnd> {
-        drop(self.control.stop_tx.lock().take());
-        self.control.end_handshake();
-        if let Some(session) = self.control.session.lock().as_ref() {
-            session.close(&session.link);
-        }
+        self.leave();
         if !self.thread.wait_until(Instant::now() + STOP_GRACE)
             && let Some(session) = self.control.session.lock().as_ref()
         {

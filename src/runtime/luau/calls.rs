@@ -15,7 +15,7 @@ use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
 use super::vm::Vm;
-use crate::wire::data::{HostError, HostOutcome};
+use crate::wire::data::{Dropped, HostError, HostOutcome};
 
 /// Told to the function of a `KV:update` that tries to wait.
 pub(super) const WAITS_IN_UPDATE: &str = "the function given to KV:update may not wait";
@@ -101,7 +101,7 @@ impl Tenant {
     fn begin(&mut self, core: &mut Core, vm: &Vm, id: u64, call: PreparedCall, lease: Option<u64>) {
         if !vm.host.pace.has_room(&vm.lua, call.bytes) {
             self.release(core, lease);
-            return self.fail(id, NO_ROOM);
+            return self.refuse(core, id, NO_ROOM);
         }
         let charge = self.outside.charge(ChargeKind::Call, call.bytes);
         let Some((record, mode)) = call.lock.clone() else {
@@ -124,7 +124,7 @@ impl Tenant {
         let asked = call.asked;
         if asked.to == CallTo::Host && !self.io.admits_host_call() {
             self.release(core, lease);
-            return self.fail(id, &HostError::new(HostOutcome::Busy).to_text());
+            return self.refuse(core, id, &HostError::new(HostOutcome::Busy).to_text());
         }
         if let Ok(turn) =
             self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge)
@@ -134,7 +134,7 @@ impl Tenant {
         }
         core.gauges.db_called(asked, true);
         self.release(core, lease);
-        self.fail(id, BUSY);
+        self.refuse(core, id, BUSY);
     }
 
     /// An operation of a task is done.
@@ -179,6 +179,7 @@ impl Tenant {
         asked: Asked,
     ) {
         core.gauges.db_called(asked, true);
+        core.gauges.dropped(Dropped::Call);
         self.release(core, lease);
         self.make_ready(id, Next::Failure(BUSY.to_owned()));
     }
@@ -206,6 +207,7 @@ impl Tenant {
                 }
             } else {
                 core.gauges.db_called(call.asked, true);
+                core.gauges.dropped(Dropped::Call);
                 self.make_ready(id, Next::Failure(BUSY.to_owned()));
                 granted.extend(self.locks.release(lease));
             }
@@ -224,6 +226,12 @@ impl Tenant {
             Some(doom) => self.end_doomed(core, event, doom),
             None => self.fail(id, &message),
         }
+    }
+
+    /// The running task's call finds no room in the worker.
+    fn refuse(&mut self, core: &Core, id: u64, message: &str) {
+        core.gauges.dropped(Dropped::Call);
+        self.fail(id, message);
     }
 
     /// The running task's call fails: it goes on at once.

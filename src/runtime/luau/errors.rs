@@ -94,6 +94,7 @@ struct ErrorsState {
     /// When each of them is to be written; in the order of the times, but for those that are tried
     /// again.
     due: VecDeque<(Instant, TenantId)>,
+    /// How many were not recorded.
     dropped: u64,
     /// The writer is at it, or about to be.
     is_writing: bool,
@@ -105,13 +106,7 @@ impl ErrorsState {
     fn add(&mut self, tenant: TenantId, errors: impl IntoIterator<Item = Noted>, due: Instant) {
         for error in errors {
             if self.bytes + error.bytes() > ERROR_RECORDS_BYTES {
-                self.dropped += 1;
-                if self.dropped.is_power_of_two() {
-                    log::warn!(
-                        "{} errors of templates were not recorded: there are too many",
-                        self.dropped
-                    );
-                }
+                self.lose(1, "there are too many");
                 continue;
             }
             self.bytes += error.bytes();
@@ -125,6 +120,15 @@ impl ErrorsState {
             {
                 self.bytes -= oldest.bytes();
             }
+        }
+    }
+
+    fn lose(&mut self, count: usize, why: &str) {
+        let before = self.dropped;
+        self.dropped += count as u64;
+        // Logged each time that there are twice as many.
+        if before == 0 || before.ilog2() < self.dropped.ilog2() {
+            log::warn!("{} errors of templates were not recorded, the last: {why}", self.dropped);
         }
     }
 
@@ -149,6 +153,7 @@ impl ErrorLog {
             if let Err(payload) = catch_unwind(writing) {
                 // The next error starts it anew.
                 noted.state.lock().is_writing = false;
+                noted.changed.notify_all();
                 log::error!(
                     "writing the errors of templates panicked: {}",
                     panic_message(payload.as_ref())
@@ -172,14 +177,34 @@ impl ErrorLog {
         }
     }
 
-    /// Writes what is left, if the database takes it soon, and joins the thread.
+    /// Takes no more errors, and has those written that are left, if the database takes them soon.
     ///
     /// # Blocks
-    /// `ERROR_RECORDS_FLUSH`, and as long as the operation that is under way then.
+    /// `ERROR_RECORDS_FLUSH` at most.
+    pub(super) fn close(&self) {
+        let until = Instant::now() + ERROR_RECORDS_FLUSH;
+        let mut state = self.shared.state.lock();
+        state.closed = Some(until);
+        self.shared.changed.notify_all();
+        drop(self.shared.changed.wait_until(state, until, |state| !state.is_writing));
+    }
+
+    /// Joins the thread.
+    ///
+    /// # Blocks
+    /// As long as the operation that is under way.
     pub(super) fn stop(&self) {
-        self.shared.state.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
-        self.shared.changed.notify_one();
         self.writer.finish();
+        let mut state = self.shared.state.lock();
+        let left: usize = state.noted.values().map(VecDeque::len).sum();
+        if left > 0 {
+            state.lose(left, "the worker ended");
+        }
+    }
+
+    /// How many errors were not recorded.
+    pub(super) fn dropped(&self) -> u64 {
+        self.shared.state.lock().dropped
     }
 
     /// How many threads there are.
@@ -208,6 +233,7 @@ impl SharedErrors {
                 Some((due, _)) => state = self.changed.wait(state, due),
                 None => {
                     state.is_writing = false;
+                    self.changed.notify_all();
                     return None;
                 }
             }
@@ -217,7 +243,9 @@ impl SharedErrors {
     /// Puts back what could not be written, behind nothing that came since.
     fn put_back(&self, tenant: TenantId, errors: VecDeque<Noted>) {
         let mut state = self.state.lock();
-        if state.closed.is_none() {
+        if state.closed.is_some() {
+            state.lose(errors.len(), "the worker ended");
+        } else {
             let since = state.take(tenant);
             state.due.retain(|(_, other)| *other != tenant);
             state.add(tenant, errors.into_iter().chain(since), Instant::now() + ERROR_RECORD_RETRY);
@@ -231,11 +259,8 @@ fn write(shared: &SharedErrors, db: &dyn TenantDb, tenant: TenantId, errors: Vec
         Ok(()) => {}
         // It was not written, and may be later.
         Err(DbError::Busy(_) | DbError::Unavailable(_)) => shared.put_back(tenant, kept),
-        // It moved away before they were due.
-        Err(DbError::NotOwner(_)) => {}
-        Err(error) => {
-            log::warn!(tenant:% = tenant; "the errors of {tenant} were not recorded: {error}")
-        }
+        // `NotOwner`: it moved away before they were due.
+        Err(error) => shared.state.lock().lose(kept.len(), &format!("of {tenant}: {error}")),
     }
 }
 

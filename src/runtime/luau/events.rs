@@ -8,6 +8,7 @@ use mlua::{IntoLuaMulti, MultiValue};
 
 use super::budget::{Doom, Meter, RunSpan};
 use super::executor::Core;
+use super::lifetime::MEMORY_USED_UP;
 use super::live_vm::LiveVm;
 use super::outside::{Charge, ChargeKind};
 use super::queue::Code;
@@ -20,7 +21,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits::WARNED_LEFT_SHARE;
 use crate::dispatch::worker_like::handed_over;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
-use crate::wire::data::Budget;
+use crate::wire::data::{Budget, Dropped};
 use crate::wire::tenant_message;
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
@@ -115,7 +116,7 @@ impl Tenant {
                     waiting.answer,
                     Err(DispatchError::Script(doom.to_string())),
                 );
-                self.discard_vm(core, &vm, "another event used up its memory");
+                self.discard_vm(core, &vm, MEMORY_USED_UP, None);
             }
         }
     }
@@ -143,6 +144,13 @@ impl Tenant {
         let args: MultiValue = args.map_err(|_| Start::Memory)?;
         let thread = vm.thread(function).map_err(|_| Start::Memory)?;
         Ok(self.tasks.add_handler(thread, event, Next::Values(args)))
+    }
+
+    /// Tells the template's author of an end of an event that is no error of theirs.
+    pub(super) fn record(&self, core: &Core, event: u64, text: &str) {
+        if let Some(event) = self.events.get(&event) {
+            core.shared.errors.record(self.id, &event.template, &event.name, text);
+        }
     }
 
     /// Records an error of an event for the template's author, whether or not a caller waits for
@@ -215,6 +223,13 @@ impl Tenant {
         if event.answer.is_none() && doom.budget().is_some() {
             let text = format!("{}: tasks that the handler left were ended: {doom}", event.name);
             self.log.write(log::Level::Warn, Some(event.request_id), &text);
+        }
+        if doom == Doom::Cancelled {
+            let text = format!("{}: {doom}", event.name);
+            self.log.write(log::Level::Warn, Some(event.request_id), &text);
+        } else if event.answer.is_none() && doom.budget().is_none() {
+            core.gauges.dropped(Dropped::Tasks);
+            self.record(core, id, &format!("tasks that the handler left were ended: {doom}"));
         }
         self.record_doom(core, id, doom);
         self.end_life(id);

@@ -13,7 +13,7 @@ use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::Lock;
 use crate::dispatch::busiest::Busiest;
-use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, Dropped, RuntimeFigures, TenantId};
 
 /// The figures of one executor.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ pub(super) struct Gauges {
     pub(super) dropped_log_lines: Counter,
     budgets: [Counter; Budget::ALL.len()],
     warnings: [Counter; Budget::ALL.len()],
+    dropped: [Counter; Dropped::ALL.len()],
     running: Histogram,
     wall: Histogram,
     /// By running time.
@@ -104,6 +105,11 @@ impl Gauges {
         self.warnings[budget as usize].inc();
     }
 
+    /// Something of a tenant's was dropped.
+    pub(super) fn dropped(&self, kind: Dropped) {
+        self.dropped[kind as usize].inc();
+    }
+
     /// A call has come to its end; one to the database counts here.
     pub(super) fn db_called(&self, asked: Asked, has_failed: bool) {
         let CallTo::Db(call) = asked.to else { return };
@@ -161,6 +167,9 @@ impl Gauges {
         }
         for (budget, counted) in Budget::ALL.into_iter().zip(&self.warnings) {
             *sum.warnings_mut(budget) += counted.get();
+        }
+        for (kind, counted) in Dropped::ALL.into_iter().zip(&self.dropped) {
+            *sum.dropped_mut(kind) += counted.get();
         }
         for (call, counted) in DbCall::ALL.into_iter().zip(&self.db) {
             let sum = sum.db_mut(call);

@@ -15,6 +15,10 @@ use super::memory::Collection;
 use super::tenant::Tenant;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
+use crate::wire::data::Dropped;
+
+/// Why a VM is thrown away whose live data is more than its limit.
+pub(super) const MEMORY_USED_UP: &str = "another event used up its memory";
 
 impl Tenant {
     /// Whether an event could start if there were a VM.
@@ -66,20 +70,32 @@ impl Tenant {
 
     /// Every VM has been in use for too long.
     pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
+        self.log_refused("every VM of the worker is in use");
         while let Some(waiting) = self.queue.pop() {
             let busy = "every VM of the worker is in use".to_owned();
             core.answer(waiting.request_id, waiting.answer, Err(DispatchError::Busy(busy)));
         }
     }
 
-    /// Throws a VM away, with everything that runs in it: `why` is what the callers are told.
-    pub(super) fn discard_vm(&mut self, core: &mut Core, vm: &Rc<LiveVm>, why: &str) {
+    /// Throws a VM away, with everything that runs in it: `why` is what the callers are told, and
+    /// the author for each event but the one, if it is one, because of which it is done.
+    pub(super) fn discard_vm(
+        &mut self,
+        core: &mut Core,
+        vm: &Rc<LiveVm>,
+        why: &str,
+        because_of: Option<u64>,
+    ) {
         log::info!(tenant:% = self.id; "the VM of {} was discarded: {why}", self.id);
         let error =
             DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
         let runs_in_it = self.events.iter().filter(|(_, event)| Rc::ptr_eq(&event.vm, vm));
         let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();
         events.iter().for_each(|event| self.end_life(*event));
+        for event in events.iter().filter(|event| Some(**event) != because_of) {
+            core.gauges.dropped(Dropped::Event);
+            self.record(core, *event, &error.to_string());
+        }
         events.iter().for_each(|event| self.answer(core, *event, Err(error.clone())));
         for event in events {
             self.remove_tasks(core, &self.tasks.of_event(event));
@@ -96,7 +112,7 @@ impl Tenant {
     /// Throws every VM away, with everything that runs.
     pub(super) fn discard_vms(&mut self, core: &mut Core, why: &str) {
         for vm in self.vm.all() {
-            self.discard_vm(core, &vm, why);
+            self.discard_vm(core, &vm, why, None);
         }
         self.close_vms(core);
         self.want_program(core);

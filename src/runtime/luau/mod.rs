@@ -90,7 +90,7 @@ use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::base::throttle::Rate;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
-use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
+use crate::wire::data::{Dropped, RuntimeFigures, TenantId, TenantKind};
 
 /// Between two ticks of a runtime that stops.
 const STOP_TICK: Duration = Duration::from_millis(10);
@@ -230,6 +230,7 @@ impl TemplateRuntime for LuauRuntime {
         let gauges = || self.executors.iter().map(|executor| &executor.gauges);
         let mut figures = RuntimeFigures::default();
         gauges().for_each(|gauges| gauges.add_to(&mut figures));
+        *figures.dropped_mut(Dropped::ErrorRecord) += self.shared.errors.dropped();
         RuntimeStats {
             vms: gauges().map(|gauges| gauges.vms()).sum(),
             events: gauges().map(|gauges| gauges.events.get()).sum(),
@@ -271,9 +272,11 @@ impl TemplateRuntime for LuauRuntime {
             }
             thread.join();
         }
-        // 4. The results of what is queued are not wanted any more.
+        // 4. No errors are made any more; those that are left are written.
+        self.shared.errors.close();
+        // 5. The results of what is queued or under way are not wanted any more.
+        self.shared.db.close();
         self.shared.io.stop();
-        // 5. No errors are made any more.
         self.shared.errors.stop();
         if let Some(watch) = &self.watch {
             watch.stop();

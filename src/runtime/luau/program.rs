@@ -149,6 +149,7 @@ impl Tenant {
         self.program.forget();
         let refusal =
             DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
+        self.log_refused(&format!("the template could not be loaded: {error}"));
         for waiting in self.queue.take_templates() {
             core.answer(waiting.request_id, waiting.answer, Err(refusal.clone()));
         }

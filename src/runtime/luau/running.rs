@@ -12,6 +12,7 @@ use super::convert::{ConvertErrorKind, value_from_luau};
 use super::executor::Core;
 use super::gauges::Gauges;
 use super::host::HostAction;
+use super::lifetime::MEMORY_USED_UP;
 use super::script_error;
 use super::task::{Next, Outcome, Task, Wait};
 use super::tenant::{Step, Tenant};
@@ -90,7 +91,7 @@ impl Tenant {
             self.end_life(event);
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
             if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
-                self.discard_vm(core, &vm, "another event used up its memory");
+                self.discard_vm(core, &vm, MEMORY_USED_UP, Some(event));
             }
         } else {
             self.kill_event(core, event, doom);

@@ -75,7 +75,7 @@ impl Tenant {
                 &core.shared.db,
                 &core.gauges,
             )),
-            feed: Rc::new(ScriptFeed::new(id, &core.shared.db)),
+            feed: Rc::new(ScriptFeed::new(id, &core.shared.db, &core.gauges)),
             queue: JobQueue::default(),
             program: TenantProgram::new(&core.shared.template_cache),
             vm: TenantVm::default(),
@@ -90,6 +90,11 @@ impl Tenant {
         }
     }
 
+    /// Tells the author of events that are refused; their callers hear it too.
+    pub(super) fn log_refused(&self, why: &str) {
+        self.log.write(log::Level::Warn, None, &format!("events were refused: {why}"));
+    }
+
     /// Takes a job.
     pub(super) fn submit(
         &mut self,
@@ -102,6 +107,7 @@ impl Tenant {
         if self.is_full(core) && !matches!(job, Job::DropTenant) {
             core.gauges.exceeded(Budget::Queue);
             let busy = format!("{} events of this tenant are waiting already", self.queue.len());
+            self.log_refused(&busy);
             return core.answer(request_id, answer, Err(DispatchError::Busy(busy)));
         }
         match job {

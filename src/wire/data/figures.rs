@@ -32,6 +32,24 @@ labels! {
 }
 
 labels! {
+    /// What a worker drops, or refuses before anybody else has seen it.
+    Dropped {
+        /// An error that was not recorded with its tenant.
+        ErrorRecord = "error_record",
+        /// An event that ended because the VM that it ran in was thrown away for another's sake.
+        Event = "event",
+        /// The tasks that an event had left, which ended with its tenant's time on the worker.
+        Tasks = "tasks",
+        /// A call of a template that found no room in the worker.
+        Call = "call",
+        /// An event of a tenant's feed that was too many, or found no room.
+        FeedEvent = "feed_event",
+        /// An `OnStartup` that found its tenant busy each time.
+        StartupEvent = "startup_event",
+    }
+}
+
+labels! {
     /// A call of a template to the database.
     DbCall {
         /// `KV:get`, `KV:getrecord`, and the first half of `KV:update`.
@@ -104,6 +122,7 @@ pub struct RuntimeFigures {
     budgets: [u64; Budget::ALL.len()],
     /// How often a tenant was warned that it comes near one.
     warnings: [u64; Budget::ALL.len()],
+    dropped: [u64; Dropped::ALL.len()],
     db: [DbFigures; DbCall::ALL.len()],
     /// The tenants with most running time, or most events, in the last minutes: how many events,
     /// and their running time in microseconds.
@@ -131,6 +150,16 @@ impl RuntimeFigures {
     /// As [`RuntimeFigures::warnings`], to be changed.
     pub fn warnings_mut(&mut self, budget: Budget) -> &mut u64 {
         &mut self.warnings[budget as usize]
+    }
+
+    /// How much of this kind was dropped.
+    pub fn dropped(&self, kind: Dropped) -> u64 {
+        self.dropped[kind as usize]
+    }
+
+    /// As [`RuntimeFigures::dropped`], to be changed.
+    pub fn dropped_mut(&mut self, kind: Dropped) -> &mut u64 {
+        &mut self.dropped[kind as usize]
     }
 
     /// The calls of this kind.
@@ -163,11 +192,15 @@ mod tests {
         for (place, call) in (1..).zip(DbCall::ALL) {
             figures.db_mut(call).failed = place;
         }
+        for (place, kind) in (1..).zip(Dropped::ALL) {
+            *figures.dropped_mut(kind) = place;
+        }
         assert!((1..).zip(Budget::ALL).all(|(place, budget)| {
             (figures.budget(budget), figures.warnings(budget)) == (place, 100 + place)
         }));
         assert!((1..).zip(DbCall::ALL).all(|(place, call)| figures.db(call).failed == place));
-        for mut names in [names::<Budget>(), names::<DbCall>()] {
+        assert!((1..).zip(Dropped::ALL).all(|(place, kind)| figures.dropped(kind) == place));
+        for mut names in [names::<Budget>(), names::<DbCall>(), names::<Dropped>()] {
             let len = names.len();
             names.sort_unstable();
             names.dedup();

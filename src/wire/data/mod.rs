@@ -27,7 +27,7 @@ pub mod timezone;
 pub use db::{DbAnswer, DbOp};
 pub use encoded::{EncodedJson, EncodedValue};
 pub use event::{CreateEvent, EventData, ON_STARTUP};
-pub use figures::{Budget, DbCall, DbFigures, RuntimeFigures};
+pub use figures::{Budget, DbCall, DbFigures, Dropped, RuntimeFigures};
 pub use global_kv::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
     PublicGlobalKeyValueOp,

@@ -84,11 +84,11 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config, &certificate);
     // An executor that hangs may be why it is to end.
     let _last_grace = LastGrace::begin();
-    // First what others may be waiting in: a database call must not hold up the threads that are
-    // joined next.
-    db.close();
-    client.stop();
+    client.leave();
+    // It records the last errors of templates, and ends what is under way to the database: the
+    // client's thread may wait for such a call.
     worker.kill();
+    client.stop();
     ended
 }
 

@@ -237,7 +237,7 @@ impl Arena {
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
         let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());
         let log = Rc::new(ScriptLog::new(TENANT, 1, &db, &Arc::new(Gauges::default())));
-        let feed = Rc::new(ScriptFeed::new(TENANT, &db));
+        let feed = Rc::new(ScriptFeed::new(TENANT, &db, &Arc::default()));
         let host = Host::new(
             TENANT,
             &control,

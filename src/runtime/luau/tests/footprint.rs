@@ -61,7 +61,7 @@ fn a_vm_is_small_before_its_template_does_anything() {
             &templates,
             &states,
             &Rc::new(ScriptLog::new(id, 1, &db, &Arc::default())),
-            &Rc::new(ScriptFeed::new(id, &db)),
+            &Rc::new(ScriptFeed::new(id, &db, &Arc::default())),
             &Arc::default(),
         );
         Vm::new(&control, host).expect("a VM")

@@ -8,6 +8,7 @@ mod clock;
 mod coroutines;
 mod costs;
 mod docs;
+mod dropped;
 mod escapes;
 mod fairness;
 mod figures;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use log::Level;
 
 use crate::base::error::{DbError, DispatchError};
 use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
@@ -188,6 +189,8 @@ pub(super) struct MemoryDb {
     pub(super) published: Mutex<Vec<String>>,
     /// Messages that were accepted.
     pub(super) sent: Mutex<Vec<TenantMessage>>,
+    /// What was told to those that follow a log.
+    lines: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -222,6 +225,11 @@ impl MemoryDb {
         let (_gate, timeout) =
             self.moved.wait_timeout_while(gate, SOON, |gate| gate.waiting < count).expect("gate");
         assert!(!timeout.timed_out(), "no {count} operations came to the gate");
+    }
+
+    /// What was told to those that follow a log.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("lines").clone()
     }
 
     /// How many operations wait at the gate.
@@ -281,6 +289,15 @@ impl TenantDb for MemoryDb {
             DbOp::SetTenantState(..) => Ok(DbAnswer::Done),
             DbOp::Timer(tenant, op) => Ok(self.timer(tenant, op)),
         }
+    }
+
+    fn log(&self, _: TenantId, line: Option<(Level, String)>) {
+        self.lines.lock().expect("lines").extend(line.map(|(_, text)| text));
+    }
+
+    fn close(&self) {
+        self.fail_with(Some(DbError::Unavailable("closed".to_owned())));
+        self.open_gate();
     }
 
     fn send(&self, message: TenantMessage) -> MessageOutcome {
