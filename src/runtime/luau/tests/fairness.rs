@@ -258,5 +258,6 @@ fn tenants_that_hurt_cost_the_others_half_of_the_time_at_most() {
         assert!(is_enough(&measured), "{name}: {} of {before}", measured.per_second);
         arena.assert_alive(&attackers);
     }
-    assert_eq!(arena.world.runtime.stats().in_flight, 0);
+    // A request is forgotten a moment after its answer.
+    eventually(|| arena.world.runtime.stats().in_flight == 0);
 }
