@@ -32,7 +32,7 @@ labels! {
 }
 
 labels! {
-    /// What a worker drops, or refuses before anybody else has seen it.
+    /// What a worker drops, or refuses by itself.
     Dropped {
         /// An error that was not recorded with its tenant.
         ErrorRecord = "error_record",
