@@ -68,6 +68,11 @@ pub(super) fn show(exposition: &mut Exposition, statuses: &Statuses, servers: &S
     count("mesophyll_http_requests_total", "Requests that reached a handler.", &|stats| {
         stats.requests
     });
+    count(
+        "mesophyll_http_streams_refused_total",
+        "Requests over HTTP/2 that were refused unread, to be sent again.",
+        &|stats| stats.streams_refused,
+    );
 }
 
 /// When the certificates of ports with TLS end.

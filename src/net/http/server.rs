@@ -104,6 +104,8 @@ pub struct HttpStats {
     pub handshakes_failed: u64,
     /// Requests that reached the handler.
     pub requests: u64,
+    /// Requests over HTTP/2 that were refused unread.
+    pub streams_refused: u64,
 }
 
 #[derive(Default)]
@@ -113,6 +115,7 @@ pub(super) struct Counters {
     refused: Counter,
     handshakes_failed: Counter,
     pub(super) requests: Counter,
+    pub(super) streams_refused: Counter,
 }
 
 /// What the threads of one server share.
@@ -143,6 +146,7 @@ impl HttpShared {
             refused: counters.refused.get(),
             handshakes_failed: counters.handshakes_failed.get(),
             requests: counters.requests.get(),
+            streams_refused: counters.streams_refused.get(),
         }
     }
 

@@ -231,7 +231,11 @@ impl Http2 {
             };
             let has_ended = self.carry(context);
             // Not before what came of its body was taken, for which its handler would have to wait.
-            self.carriers.retain_mut(|carrier| carrier.start(!has_request, &mut self.helpers));
+            self.carriers.retain_mut(|carrier| {
+                let is_taken = carrier.start(!has_request, &mut self.helpers);
+                self.shared.http.counters.streams_refused.add(u64::from(!is_taken));
+                is_taken
+            });
             if !has_ended && !has_request && !self.alarm.take_goes_on() {
                 return false;
             }
@@ -293,6 +297,7 @@ impl Http2 {
             return;
         }
         if self.leaving.is_some() || !self.enter(Doing::Answering) {
+            self.shared.http.counters.streams_refused.inc();
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         self.shared.traffic.count_progress();

@@ -121,6 +121,7 @@ fn without_a_helper_for_it_a_request_is_refused() {
     let mut late = fixture.connect_http2(&[]);
     let stream = late.get("/hello");
     assert_eq!(late.ending(stream).reset, Some(REFUSED_STREAM));
+    assert_eq!(fixture.server.stats().streams_refused, 1);
     assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
     for _ in 0..HTTP2_HELPERS_MAX {
         fixture.go_tx.send(()).expect("a handler waits");
