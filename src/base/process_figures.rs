@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Clock ticks a second in `/proc`: the same on every architecture that Rust's standard library is
@@ -18,6 +19,9 @@ static BOOTED_MS: LazyLock<u64> = LazyLock::new(|| {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     line(&text, "btime").map_or(0, |seconds| seconds * 1000)
 });
+
+/// Lines of this process' log that stderr did not take. Here, as a process has one log.
+pub static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The figures of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

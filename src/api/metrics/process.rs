@@ -1,9 +1,16 @@
 //! The families that Prometheus' own libraries have of a process, for the master's.
 
+use std::sync::atomic::Ordering;
+
 use crate::base::metrics::Exposition;
-use crate::base::process_figures::ProcessFigures;
+use crate::base::process_figures::{LOG_LINES_LOST, ProcessFigures};
 
 pub(super) fn show(exposition: &mut Exposition, process: &ProcessFigures, virtual_bytes: u64) {
+    exposition.one_counter(
+        "mesophyll_log_lines_lost_total",
+        "Lines of the master's log that stderr did not take.",
+        Some(LOG_LINES_LOST.load(Ordering::Relaxed)),
+    );
     exposition
         .counter(
             "process_cpu_seconds_total",

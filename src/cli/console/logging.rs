@@ -9,12 +9,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::base::process_figures::LOG_LINES_LOST;
 use crate::base::sync::Lock;
 use crate::base::thread::panic_message;
 use crate::master::config::LogFormat;
@@ -78,7 +79,7 @@ fn start(level: LevelFilter, form: LogForm) {
     // What a panic says may quote a tenant's text, and is several lines.
     std::panic::set_hook(Box::new(log_panic));
     // If there is a logger already, it stays.
-    let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Lock::new(None) }));
+    let _ = log::set_boxed_logger(Box::new(Steady::new(form)));
     log::set_max_level(level);
 }
 
@@ -219,11 +220,41 @@ trait Sink: Send + Sync {
     fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool;
 }
 
+impl<S: Sink> Steady<S> {
+    fn new(inner: S) -> Self {
+        Self { inner, failed_at: Lock::new(None), lost: AtomicU64::new(0) }
+    }
+
+    /// Counts a line that is not written, but for one that another line's writing logs: to say so
+    /// would log it again.
+    fn lose(&self, record: &Record<'_>) {
+        if self.inner.enabled(record.metadata()) {
+            LOG_LINES_LOST.fetch_add(1, Ordering::Relaxed);
+            self.lost.fetch_add(u64::from(!IS_WRITING.get()), Ordering::Relaxed);
+        }
+    }
+
+    /// Says how many lines were lost before the one that was just written.
+    fn say_lost(&self) -> bool {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let mut line = Record::builder();
+        line.level(Level::Warn).target(OURS[0]);
+        let text = format_args!("{lost} lines of the log were lost: stderr did not take them");
+        let is_said = lost == 0 || self.inner.write(&line.args(text).build(), false);
+        if !is_said {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        is_said
+    }
+}
+
 /// A logger whose failure is no panic, not even where a value that is logged panics: it would end
 /// the thread that logs: the supervisor, a link, the one that stops the master.
 struct Steady<S> {
     inner: S,
     failed_at: Lock<Option<Instant>>,
+    /// Lines that were lost and are not said to be.
+    lost: AtomicU64,
 }
 
 impl<S: Sink> Log for Steady<S> {
@@ -237,12 +268,13 @@ impl<S: Sink> Log for Steady<S> {
         // each line, as each failure may be a panic that is caught, which costs milliseconds where
         // a backtrace is wanted.
         if failed_at.is_some_and(|at| at.elapsed() < PAUSE) || IS_WRITING.replace(true) {
-            return;
+            return self.lose(record);
         }
-        let write = || self.inner.write(record, failed_at.is_some());
+        let write = || self.inner.write(record, failed_at.is_some()) && self.say_lost();
         let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
         IS_WRITING.set(false);
         if !is_written {
+            self.lose(record);
             *self.failed_at.lock() = Some(Instant::now());
         } else if failed_at.is_some() {
             *self.failed_at.lock() = None;
@@ -276,17 +308,18 @@ mod tests {
         }
     }
 
-    /// Notes for each line whether it begins anew.
+    /// Notes each line, with a plus where it begins anew.
     #[derive(Default)]
-    struct Well(Lock<Vec<bool>>);
+    struct Well(Lock<Vec<String>>);
 
     impl Sink for Well {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
 
-        fn write(&self, _: &Record<'_>, begins_anew: bool) -> bool {
-            self.0.lock().push(begins_anew);
+        fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool {
+            let begin = if begins_anew { "+" } else { "" };
+            self.0.lock().push(format!("{begin}{}", record.args()));
             true
         }
     }
@@ -295,7 +328,7 @@ mod tests {
     fn a_log_that_cannot_be_written_is_not_tried_each_line() {
         for is_quiet in [false, true] {
             let inner = Broken { lines: AtomicU32::new(0), is_quiet };
-            let logger = Steady { inner, failed_at: Lock::new(None) };
+            let logger = Steady::new(inner);
             let record = Record::builder().args(format_args!("a line")).build();
             for _ in 0..100 {
                 logger.log(&record);
@@ -304,12 +337,16 @@ mod tests {
             *logger.failed_at.lock() = Instant::now().checked_sub(PAUSE);
             logger.log(&record);
             assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
+            assert_eq!(logger.lost.load(Ordering::SeqCst), 101, "all of them are lost");
         }
     }
 
     /// What it writes logs in its turn, as the hook of a panic does.
-    static INNER: Steady<Echo> =
-        Steady { inner: Echo(AtomicU32::new(0)), failed_at: Lock::new(None) };
+    static INNER: Steady<Echo> = Steady {
+        inner: Echo(AtomicU32::new(0)),
+        failed_at: Lock::new(None),
+        lost: AtomicU64::new(0),
+    };
 
     struct Echo(AtomicU32);
 
@@ -348,12 +385,12 @@ mod tests {
 
     #[test]
     fn only_the_first_line_after_a_failure_begins_anew() {
-        let logger = Steady {
-            inner: Well::default(),
-            failed_at: Lock::new(Instant::now().checked_sub(PAUSE)),
-        };
+        let logger = Steady::new(Well::default());
+        *logger.failed_at.lock() = Instant::now().checked_sub(PAUSE);
+        logger.lost.store(7, Ordering::SeqCst);
         let record = Record::builder().args(format_args!("a line")).build();
         (0..3).for_each(|_| logger.log(&record));
-        assert_eq!(*logger.inner.0.lock(), [true, false, false]);
+        let lines = ["+a line", "7 lines of the log were lost: stderr did not take them"];
+        assert_eq!(*logger.inner.0.lock(), [&lines[..], &["a line", "a line"]].concat());
     }
 }
