@@ -83,6 +83,8 @@ pub(super) struct PostgresExport {
     session: PgSession,
     behind: Behind,
     ahead: VecDeque<Exported>,
+    /// Rows of no tenant so far.
+    left_out: u64,
 }
 
 impl PostgresExport {
@@ -98,7 +100,7 @@ impl PostgresExport {
         ));
         begun.map_err(answer)?;
         let behind = Behind::State { id: String::new(), kind: String::new() };
-        Ok(Self { session, behind, ahead: VecDeque::new() })
+        Ok(Self { session, behind, ahead: VecDeque::new(), left_out: 0 })
     }
 
     /// Reads on until there is something, or nothing is left.
@@ -122,10 +124,19 @@ impl PostgresExport {
             };
             let Some(last) = rows.last() else {
                 self.behind = self.behind.next_table();
+                if matches!(self.behind, Behind::Everything) && self.left_out > 0 {
+                    let count = self.left_out;
+                    log::warn!(
+                        "postgres: rows that are of no tenant and not in the backup: {count}"
+                    );
+                }
                 continue;
             };
             for row in &rows {
-                self.ahead.extend(one(&self.behind, row)?);
+                match one(&self.behind, row)? {
+                    Some(exported) => self.ahead.push_back(exported),
+                    None => self.left_out += 1,
+                }
             }
             self.behind = place(&self.behind, last)?;
         }
@@ -163,7 +174,6 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, SessionFault> {
         Behind::Everything => return Ok(None),
     };
     let Ok(tenant) = TenantId::from_parts(row.try_get(kind)?, row.try_get(id)?) else {
-        log::warn!("postgres: a row belongs to no tenant and is not in the backup");
         return Ok(None);
     };
     Ok(Some(match of {
