@@ -114,12 +114,12 @@ impl<T: DispatchTarget> Router<T> {
 
     /// Sends everything that waits over this connection, in order, and all that comes from now on.
     /// Should the link have ended meanwhile, what did not leave waits on.
-    pub(super) fn to_link(&self, conn: T) {
+    pub(super) fn to_link(&self, conn: T, now: Instant) {
         let refused = {
             // Under the lock, so that nothing new overtakes what has waited; handing over does not
             // block.
             let mut state = self.state.lock();
-            let refused = state.hand_over(&conn);
+            let refused = state.hand_over(&conn, now);
             state.last_link = Some(conn.clone());
             state.route = CurrentRoute::Link(conn);
             refused
@@ -227,10 +227,9 @@ impl<T: DispatchTarget> RouterState<T> {
 
     /// Sends what waits; what has waited too long, or the link does not take, is returned, with the
     /// reason.
-    fn hand_over(&mut self, conn: &T) -> Vec<Refused> {
+    fn hand_over(&mut self, conn: &T, now: Instant) -> Vec<Refused> {
         let mut refused = Vec::new();
         self.shares.clear();
-        let now = Instant::now();
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.deadline <= now {
                 // There was no tidying up since.
@@ -340,7 +339,7 @@ mod tests {
         submit(1, Instant::now());
         submit(2, Instant::now() + Duration::from_secs(600));
         let noting = Noting::default();
-        router.to_link(noting.clone());
+        router.to_link(noting.clone(), Instant::now());
         assert_eq!(noting.ids(), [2]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
@@ -374,7 +373,7 @@ mod tests {
         router.hand_back(&shards, true);
         assert_eq!(answered_rx.try_iter().collect::<Vec<_>>(), [not_owner(2)]);
         let noting = Noting::default();
-        router.to_link(noting.clone());
+        router.to_link(noting.clone(), Instant::now());
         assert_eq!(noting.ids(), [3]);
     }
 
@@ -410,7 +409,7 @@ mod tests {
         assert_eq!(ended.len(), many);
         assert!(ended.iter().all(|(_, result)| *result == dropped));
         let noting = Noting::default();
-        router.to_link(noting.clone());
+        router.to_link(noting.clone(), Instant::now());
         assert_eq!(noting.ids(), [0, 1_000_001, 1_000_002]);
     }
 }

@@ -436,7 +436,7 @@ impl Supervision {
             }
             Action::RouteToLink => {
                 if let Some(conn) = &self.conn {
-                    self.shared.router.to_link(conn.clone());
+                    self.shared.router.to_link(conn.clone(), Instant::now());
                 }
             }
             Action::RouteToQueue => self.shared.router.to_queue(),

@@ -93,7 +93,7 @@ impl WorkerThreadHandle {
     ) -> io::Result<Arc<Self>> {
         let gate = Gate::new(make()?);
         let router = Router::new();
-        router.to_link(gate.clone());
+        router.to_link(gate.clone(), Instant::now());
         let board = Board::new(id, State::Ready, on_change);
         board.publish(|status| status.begin(gate));
         let shared = Arc::new(ThreadShared {
@@ -296,7 +296,7 @@ impl ThreadShared {
                     status.report.restarts.count(cause);
                 });
                 drop(shards);
-                self.router.to_link(gate);
+                self.router.to_link(gate, Instant::now());
             }
             Err(error) => self.fail(format!("could not be started: {error}")),
         }
