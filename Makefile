@@ -271,6 +271,19 @@ interleavings: ## try orders of the threads in each concurrent part, and find a 
 	$(CARGO) build --release --locked --quiet --manifest-path '$(PLANTED)/$(INTERLEAVINGS)' --target-dir $(TARGET)/models
 	$(CARGO) run --release --locked --quiet --manifest-path '$(PLANTED)/$(INTERLEAVINGS)' --target-dir $(TARGET)/models -- --planted 2>'$(PLANTED)/failures'
 
+# How many seeds, or the one that is repeated. Optimised, with all assertions, in a folder of its own.
+SEEDS ?= 20000
+SEED ?=
+SIMULATION := CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+
+.PHONY: simulate
+simulate: ## simulate masters, workers and callers in virtual time, with 20,000 seeds (SEEDS; SEED=… repeats one, step by step)
+	$(need_cargo)
+	$(SIMULATION) MESOPHYLL_SIMULATION_SEEDS='$(SEEDS)' $(if $(SEED),MESOPHYLL_SIMULATION_SEED='$(SEED)') \
+		$(CARGO) test --release --locked --no-default-features --target-dir $(TARGET)/simulation --lib \
+		-- --nocapture pool::simulation::every_seed
+
 # How long, and by which seed; a run that fails says its own. What else there is to set: tests/bin/stress/main.rs.
 STRESS_SECONDS ?= 60
 

@@ -23,6 +23,8 @@ pub mod process;
 mod route;
 mod shards;
 mod shop;
+#[cfg(test)]
+mod simulation;
 #[cfg(feature = "worker")]
 mod thread;
 mod timers;
