@@ -25,7 +25,8 @@ use world::World;
 use crate::base::random;
 use crate::pool::process::supervisor::State;
 
-/// Runs of a test without anything set.
+/// Runs of a test without anything set: always the same seeds, so that what was seen once is seen
+/// each time. `make simulate` draws others.
 const SEEDS: u64 = 300;
 
 /// Kinds of faults.
@@ -53,9 +54,11 @@ fn run(seed: u64, planted: Option<Planted>, traces: bool) -> Result<World, Strin
 #[expect(clippy::print_stdout, reason = "a run that fails can be repeated")]
 fn every_seed_keeps_what_must_hold() {
     let seed = number("MESOPHYLL_SIMULATION_SEED");
-    let seeds = number("MESOPHYLL_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let first = seed.unwrap_or_else(|| random::u64() >> 24);
-    let seeds = if seed.is_some() { 1 } else { seeds };
+    let (first, seeds) = match (seed, number("MESOPHYLL_SIMULATION_SEEDS")) {
+        (Some(seed), _) => (seed, 1),
+        (None, Some(seeds)) => (random::u64() >> 24, seeds),
+        (None, None) => (0, SEEDS),
+    };
     println!("{seeds} seeds from {first}");
     let mut seen = Seen::default();
     for seed in first..first + seeds {
@@ -65,7 +68,8 @@ fn every_seed_keeps_what_must_hold() {
         seen.add(&world);
     }
     println!("{seen:?}");
-    if seeds >= SEEDS {
+    // Fewer seeds of others may happen to lack what is rare.
+    if first == 0 || seeds >= 10 * SEEDS {
         seen.check();
     }
 }
