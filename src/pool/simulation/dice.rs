@@ -50,7 +50,7 @@ pub(super) struct Clock {
     turn: u64,
     to_come: BTreeMap<(Duration, u64), Happening>,
     pub(super) dice: Dice,
-    /// The machine slept until then: whatever was due earlier happens then, late.
+    /// The machine slept until then: what was due earlier happens then, late.
     pub(super) slept_until: Duration,
 }
 

@@ -27,7 +27,7 @@ impl World {
                 self.slow_until = self.clock.now + self.clock.dice.between(100, 4_000);
             }
             9..=11 => return self.wish_some(),
-            12 => self.sleep(),
+            12 => self.suspend(),
             13 => return self.stop_some(),
             14 => {
                 let at = self.clock.dice.index(self.masters.len());
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// The machine sleeps: everything that was due meanwhile happens at its end.
-    fn sleep(&mut self) {
+    fn suspend(&mut self) {
         self.count("the clock jumped");
         self.clock.slept_until = self.clock.now + self.clock.dice.between(100, 8_000);
     }

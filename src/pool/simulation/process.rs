@@ -260,7 +260,7 @@ impl World {
             }
         }
         if is_external {
-            // Whoever runs it starts it anew.
+            // Its host starts it anew.
             let pause = self.clock.dice.between(100, 3_000);
             self.clock.after(pause, Happening::ExternalStarts(place.master, place.worker));
             return Ok(());

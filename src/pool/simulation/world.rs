@@ -178,7 +178,7 @@ impl World {
         let now = self.clock.now;
         let is_well = |process: &Process| match process.is_alive {
             true => !process.is_ending && !process.is_stuck && now >= process.hung_until,
-            // Nobody reaps those of an earlier run of their master.
+            // Those of an earlier run of their master are never reaped.
             false => {
                 let Place { master, run, .. } = process.place;
                 let is_reaped = process.is_external || process.ended.is_none();
@@ -186,7 +186,7 @@ impl World {
             }
         };
         let is_whole = |link: &usize| self.links[*link].is_whole();
-        // A fault that nobody has noticed yet is still one.
+        // A fault that was not noticed yet is still one.
         let has_no_fault =
             self.processes.iter().all(is_well) && self.open_links.iter().all(is_whole);
         has_no_fault && self.books.open.is_empty() && self.masters.iter().all(SimMaster::is_settled)
@@ -376,7 +376,7 @@ impl World {
         self.clock.after(pause, Happening::Submit);
         let at = self.clock.dice.index(self.masters.len());
         let master = &self.masters[at];
-        // Such a caller learns at once that nobody is there.
+        // Such a caller learns at once that there is no worker.
         if !master.is_up || master.stops_by.is_some() {
             return Ok(());
         }
