@@ -109,8 +109,8 @@ impl EventDoor {
         let delivery = Delivery::default();
         let of = |job, answer| Request { tenant, id, job, deadline, answer, delivery };
         // Behind those of the tenant that are on their way to another master.
-        let job = if self.forwarder.has(tenant) {
-            job
+        let (job, local) = if self.forwarder.has(tenant) {
+            (job, None)
         } else {
             let local = if is_awaited { answer() } else { Answer::unawaited() };
             match self.pool.try_submit(of(job, local)) {
@@ -119,27 +119,35 @@ impl EventDoor {
                     return Ok(if is_awaited { EventTaken::Awaited } else { EventTaken::InQueue });
                 }
                 Err(refused) => {
-                    let (job, error) = take_back(*refused);
+                    let Refused { request: Request { job, answer, .. }, error } = *refused;
                     if !matches!(error, DispatchError::NotOwner) {
+                        end(answer, &error);
                         return Err(Box::new((job, error)));
                     }
-                    job
+                    (job, Some(answer))
                 }
             }
         };
         let event = EventToForward { request: of(job, answer()), is_awaited, key: key.cloned() };
         match self.forwarder.submit(event) {
-            Ok(()) => Ok(EventTaken::Awaited),
-            Err(refused) => Err(Box::new(take_back(*refused))),
+            Ok(()) => {
+                local.into_iter().for_each(|local| end(local, &DispatchError::NotOwner));
+                Ok(EventTaken::Awaited)
+            }
+            Err(refused) => {
+                let Refused { request: Request { job, answer, .. }, error } = *refused;
+                // What becomes of the event here is what becomes of it there.
+                local.into_iter().chain([answer]).for_each(|answer| end(answer, &error));
+                Err(Box::new((job, error)))
+            }
         }
     }
 }
 
-fn take_back(refused: Refused) -> (Job, DispatchError) {
-    let Refused { request: Request { job, answer, .. }, error } = refused;
+/// Ends an answer that its caller gets another way, unless the event is offered again.
+fn end(answer: Answer, error: &DispatchError) {
     match error {
         DispatchError::Busy(_) => answer.hand_back(),
-        _ => answer.refuse(&error),
+        _ => answer.refuse(error),
     }
-    (job, error)
 }
