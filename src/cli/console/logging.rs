@@ -270,11 +270,15 @@ impl<S: Sink> Log for Steady<S> {
         if failed_at.is_some_and(|at| at.elapsed() < PAUSE) || IS_WRITING.replace(true) {
             return self.lose(record);
         }
-        let write = || self.inner.write(record, failed_at.is_some()) && self.say_lost();
+        let write = || self.inner.write(record, failed_at.is_some());
         let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
+        let say = || is_written && self.say_lost();
+        let is_said = catch_unwind(AssertUnwindSafe(say)).unwrap_or(false);
         IS_WRITING.set(false);
         if !is_written {
             self.lose(record);
+        }
+        if !is_said {
             *self.failed_at.lock() = Some(Instant::now());
         } else if failed_at.is_some() {
             *self.failed_at.lock() = None;
