@@ -24,7 +24,7 @@ use crate::pool::{Hosts, Messages, Subscriptions, TimerFirer, WorkerDb};
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::store::memory::MemoryStore;
-use crate::store::{DbOptions, DbState};
+use crate::store::{DbOptions, DbState, RateKind};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     DbAnswer, DbOp, EncodedJson, HostCall, HostError, HostOutcome, HostResult, MessageOutcome,
@@ -73,7 +73,9 @@ impl World {
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + FIRST_DATE));
         let of_scripts = ScriptClock::Manual(clock.clone());
         let purchase_url = Some(PURCHASE_URL.to_owned());
-        let options = DbOptions { purchase_url, ..DbOptions::default() };
+        let mut options = DbOptions { purchase_url, ..DbOptions::default() };
+        // The clock stands still, so that none of what a rate has saved up would come back.
+        RateKind::ALL.into_iter().for_each(|kind| options.rates.set(kind, None));
         let db = DbState::new(Arc::new(MemoryStore::new()), options)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let db = Arc::new(db.with_clock(of_scripts.clone()));
