@@ -462,8 +462,8 @@ impl TimerFirer {
         for (tenant, number) in self.lines.expire(now) {
             let at = (now, self.db.now());
             let text = "a timer's run was given up: its worker never said how it ended";
-            self.db.tell_dropped(tenant, "", text);
             self.ended(tenant, number, Arrival::Arrived, TimerOutcome::Deadline, at);
+            self.db.tell_dropped(tenant, "", text);
         }
         let late = self.lines.oldest().map_or(0, |due| micros_between(due, self.db.now()));
         self.shared.lag_us.store(late, Ordering::Relaxed);
