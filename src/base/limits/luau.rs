@@ -141,7 +141,7 @@ pub const ERROR_RECORD_MAX_BYTES: usize = 2048;
 pub const ERROR_RECORDS_BYTES: usize = 4 * 1024 * 1024;
 
 /// Limit: how long a runtime that stops goes on writing errors.
-pub const ERROR_RECORDS_FLUSH: Duration = Duration::from_millis(500);
+pub const ERROR_RECORDS_FLUSH: Duration = Duration::from_secs(2);
 
 /// Limit: frames shown below a script's error.
 pub const SCRIPT_ERROR_FRAMES: usize = 8;

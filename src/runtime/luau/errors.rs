@@ -145,19 +145,13 @@ impl ErrorLog {
         let shared = Arc::<SharedErrors>::default();
         let noted = shared.clone();
         let writer = OnDemandThreads::new(vec![thread_name], 1, IO_THREAD_IDLE_MAX, move |()| {
-            let writing = AssertUnwindSafe(|| {
-                while let Some((tenant, errors)) = noted.next() {
-                    write(&noted, &*db, tenant, errors);
+            while let Some((tenant, errors)) = noted.next() {
+                let count = errors.len();
+                let writing = AssertUnwindSafe(|| write(&noted, &*db, tenant, errors));
+                if let Err(payload) = catch_unwind(writing) {
+                    let why = format!("of {tenant}: a panic: {}", panic_message(payload.as_ref()));
+                    noted.state.lock().lose(count, &why);
                 }
-            });
-            if let Err(payload) = catch_unwind(writing) {
-                // The next error starts it anew.
-                noted.state.lock().is_writing = false;
-                noted.changed.notify_all();
-                log::error!(
-                    "writing the errors of templates panicked: {}",
-                    panic_message(payload.as_ref())
-                );
             }
         });
         Self { shared, writer }
@@ -168,7 +162,7 @@ impl ErrorLog {
         let error = Noted::new(template, event, text);
         let mut state = self.shared.state.lock();
         if state.closed.is_some() {
-            return;
+            return state.lose(1, "the worker ended");
         }
         state.add(tenant, [error], Instant::now() + ERROR_RECORD_DELAY);
         if !state.is_writing {

@@ -21,7 +21,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits::WARNED_LEFT_SHARE;
 use crate::dispatch::worker_like::handed_over;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
-use crate::wire::data::{Budget, Dropped};
+use crate::wire::data::Budget;
 use crate::wire::tenant_message;
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
@@ -227,9 +227,6 @@ impl Tenant {
         if doom == Doom::Cancelled {
             let text = format!("{}: {doom}", event.name);
             self.log.write(log::Level::Warn, Some(event.request_id), &text);
-        } else if event.answer.is_none() && doom.budget().is_none() {
-            core.gauges.dropped(Dropped::Tasks);
-            self.record(core, id, &format!("tasks that the handler left were ended: {doom}"));
         }
         self.record_doom(core, id, doom);
         self.end_life(id);

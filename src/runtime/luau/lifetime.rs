@@ -127,6 +127,7 @@ impl Tenant {
             );
             log::info!(tenant:% = self.id; "{} ended with {calls}", self.id);
         }
+        self.record_tasks_left(core, doom);
         let events: Vec<u64> = self.events.keys().copied().collect();
         // All of them first: one may be next in line for a lock that another gives back.
         events.iter().for_each(|event| self.end_life(*event));
@@ -142,6 +143,18 @@ impl Tenant {
             core.answer(waiting.request_id, waiting.answer, Err(error.clone()));
         }
         self.close_vms(core);
+    }
+
+    /// Tells the author of tasks of events that were answered; once for all of them.
+    fn record_tasks_left(&self, core: &Core, doom: Doom) {
+        let mut left = self.events.iter().filter(|(_, event)| event.answer.is_none());
+        let count = left.clone().count();
+        if let Some((id, _)) = left.next() {
+            (0..count).for_each(|_| core.gauges.dropped(Dropped::Tasks));
+            let of = if count == 1 { String::new() } else { format!(" of {count} events") };
+            let text = format!("tasks that the handler left were ended{of}: {doom}");
+            self.record(core, *id, &text);
+        }
     }
 
     /// Closes the VM in which no event runs.
