@@ -76,7 +76,7 @@ pub const WARNED_QUOTA_RECORDS: u64 = 100;
 pub const WARNED_QUOTA_BYTES: u64 = 64 * 1024;
 
 /// How long a tenant is not warned of the same limit again.
-pub const WARNED_AGAIN: Duration = Duration::from_secs(3600);
+pub const WARNED_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Limit: items of a list in a body of the internal API (scopes, events, ids), as each takes more
 /// memory than its text; more is `BadRequest`. What a list may hold in fact is a rule of the store.

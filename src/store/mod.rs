@@ -486,32 +486,41 @@ impl UsageGrowth {
         grew.then_some(Self { before, after })
     }
 
-    /// What to tell the tenant's owner, if so much of the quota is in use only now that they are to
-    /// be warned.
-    pub fn warning(self, quota: Quota) -> Option<String> {
-        if quota.records < WARNED_QUOTA_RECORDS || quota.bytes < WARNED_QUOTA_BYTES {
-            return None;
-        }
-        let passes = |before, after, max| {
+    /// What to tell the tenant's owner, of each part of the quota of which it takes more and only
+    /// little is left.
+    pub fn warnings(self, quota: Quota) -> Vec<(QuotaPart, String)> {
+        let mut warnings = Vec::new();
+        let mut look = |part, (before, after, max): (u64, u64, u64), smallest, text: String| {
             let warned_at = max - max / u64::from(WARNED_LEFT_SHARE);
-            before < warned_at && after >= warned_at
+            if after > before && after >= warned_at && max >= smallest {
+                warnings.push((part, text));
+            }
         };
         let (Usage { records, bytes }, before) = (self.after, self.before);
-        if passes(before.bytes, bytes, quota.bytes) {
-            Some(format!(
-                "warning: the tenant's records have {bytes} of at most {} bytes; a set beyond that \
-                 is refused",
-                quota.bytes
-            ))
-        } else if passes(before.records, records, quota.records) {
-            Some(format!(
-                "warning: the tenant has {records} of at most {} records; one beyond that is refused",
-                quota.records
-            ))
-        } else {
-            None
-        }
+        let text = format!(
+            "warning: the tenant has {records} of at most {} records; one beyond that is refused",
+            quota.records
+        );
+        let of_records = (before.records, records, quota.records);
+        look(QuotaPart::Records, of_records, WARNED_QUOTA_RECORDS, text);
+        let text = format!(
+            "warning: the tenant's records have {bytes} of at most {} bytes; a set beyond that is \
+             refused",
+            quota.bytes
+        );
+        let of_bytes = (before.bytes, bytes, quota.bytes);
+        look(QuotaPart::Bytes, of_bytes, WARNED_QUOTA_BYTES, text);
+        warnings
     }
+}
+
+/// What of a tenant's has a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaPart {
+    /// How many records there are.
+    Records,
+    /// Their bytes.
+    Bytes,
 }
 
 impl Usage {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::UsageGrowth;
 use super::state::DbState;
+use super::{QuotaPart, UsageGrowth};
 use crate::base::limits::WARNED_AGAIN;
 use crate::base::metrics::Counter;
 use crate::base::rates::Rates;
@@ -12,8 +12,7 @@ use crate::wire::data::TenantId;
 
 /// Which tenants were warned of late, and how many were in all.
 pub(super) struct QuotaWarnings {
-    /// A tenant that deletes and sets the same record again and again passes the mark each time.
-    may_warn: Rates<TenantId>,
+    may_warn: Rates<(TenantId, QuotaPart)>,
     warned: Counter,
 }
 
@@ -26,14 +25,14 @@ impl Default for QuotaWarnings {
 impl DbState {
     /// Tells the tenant's owner, in its last errors, that most of its quota is in use now.
     pub(super) fn warn_of_quota(&self, tenant: TenantId, growth: UsageGrowth) {
-        let Some(warning) = growth.warning(self.quota()) else { return };
         let warnings = self.quota_warnings();
-        if !warnings.may_warn.admits(tenant, Instant::now()) {
-            return;
-        }
-        warnings.warned.inc();
-        if let Err(error) = self.record_error(tenant, "", &warning) {
-            log::warn!(tenant:% = tenant; "{tenant} was not told in #err: {warning}: {error}");
+        for (part, warning) in growth.warnings(self.quota()) {
+            if warnings.may_warn.admits((tenant, part), Instant::now()) {
+                warnings.warned.inc();
+                if let Err(error) = self.record_error(tenant, "", &warning) {
+                    log::warn!(tenant:% = tenant; "{tenant} was not told in #err: {warning}: {error}");
+                }
+            }
         }
     }
 

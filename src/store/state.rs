@@ -26,6 +26,7 @@ use super::{
 };
 use crate::base::clock::ScriptClock;
 use crate::base::error::DbError;
+use crate::base::metrics::Counter;
 use crate::base::random;
 use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::{ShardSet, worker_for};
@@ -103,6 +104,7 @@ pub struct DbState {
     timer_desk: TimerDesk,
     tenant_rates: TenantRates,
     quota_warnings: QuotaWarnings,
+    unrecorded: Counter,
     clock: ScriptClock,
 }
 
@@ -154,6 +156,7 @@ impl DbState {
             shop_listener: SharedLock::default(),
             timer_desk: TimerDesk::default(),
             quota_warnings: QuotaWarnings::default(),
+            unrecorded: Counter::default(),
             clock: ScriptClock::default(),
         }
     }
@@ -191,6 +194,11 @@ impl DbState {
 
     pub(super) fn clock(&self) -> &ScriptClock {
         &self.clock
+    }
+
+    /// Errors of tenants that this master did not get into their records.
+    pub fn unrecorded(&self) -> &Counter {
+        &self.unrecorded
     }
 
     pub(super) fn quota_warnings(&self) -> &QuotaWarnings {
@@ -459,12 +467,12 @@ impl DbState {
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
         let set = KvSet { key, scopes, value, fresh_id, now: self.now(), quota };
         let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
-        if let Ok(Some(growth)) = written
-            && !is_errors
-        {
+        let growth = written.as_ref().ok().copied().flatten().filter(|_| !is_errors);
+        let answer = self.written(tenant, watched, written.map(drop));
+        if let Some(growth) = growth {
             self.warn_of_quota(tenant, growth);
         }
-        self.written(tenant, watched, written.map(drop))
+        answer
     }
 
     /// The answer to a write. Listeners are notified of what may have changed, and rules of

@@ -249,6 +249,14 @@ impl DbState {
         event: &str,
         message: &str,
     ) -> Result<(), DbError> {
+        let recorded = self.put_error(tenant, event, message);
+        if recorded.is_err() {
+            self.unrecorded().inc();
+        }
+        recorded
+    }
+
+    fn put_error(&self, tenant: TenantId, event: &str, message: &str) -> Result<(), DbError> {
         let (scopes, key) = (Scopes::new([ERRORS_SCOPE]), ERRORS_KEY.to_owned());
         let get = KeyValueOp::Get { scopes: scopes.clone(), key: key.clone() };
         let before = self.kv(tenant, get)?.into_record()?;

@@ -14,6 +14,11 @@ pub(super) fn show(exposition: &mut Exposition, db: &DbState) {
         "Times that tenants were warned that most of their quota is in use.",
         Some(db.quota_warned()),
     );
+    exposition.one_counter(
+        "mesophyll_errors_unrecorded_total",
+        "Errors of tenants that this master did not get into their last errors.",
+        Some(db.unrecorded().get()),
+    );
 }
 
 fn show_operations(exposition: &mut Exposition, operations: &OperationFigures) {

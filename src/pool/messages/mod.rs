@@ -171,7 +171,10 @@ impl Messages {
     fn admits(&self, kind: RateKind, tenant: TenantId) -> bool {
         let Err(refusal) = self.post.db.admit(kind, tenant) else { return true };
         if refusal.is_news() {
-            self.hand(tenant, Handed::Refused(refusal));
+            // Beyond the tenant's own places, which may all be taken just then.
+            if self.threads.submit(tenant, Handed::Refused(refusal)).is_err() {
+                self.post.db.unrecorded().inc();
+            }
         }
         false
     }
