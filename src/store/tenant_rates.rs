@@ -150,6 +150,10 @@ impl DbState {
                     log::info!(tenant:% = tenant; "{tenant}: {}", refusal(None));
                     refusal(Some(tenant))
                 }
+                RateHolder::Worker(id) if over.is_news => {
+                    log::info!(worker = id; "worker {id}, which names no tenant: {}", refusal(None));
+                    refusal(None)
+                }
                 _ => refusal(None),
             }
         })
