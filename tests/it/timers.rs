@@ -287,7 +287,8 @@ mod over_postgres {
 /// The time in ms that 99 of 100 dispatches to other tenants took at most, until it is over.
 fn p99(master: &Master, mut goes_on: impl FnMut(usize) -> bool) -> f64 {
     let mut times = Vec::new();
-    while goes_on(times.len()) {
+    // One at least, however late it is on a busy machine.
+    while times.is_empty() || goes_on(times.len()) {
         let tenant = format!("guild/{}", (times.len() as u64 % 16 + 1) << 22);
         let begun = Instant::now();
         assert_eq!(master.dispatch(&tenant, "Echo", "1"), (200, json!(1)));
@@ -354,8 +355,9 @@ fn beside(args: &[&str]) {
     });
     let took = began.elapsed();
     assert!(took < lead, "making them took {took:?}");
-    p99(&master, |count| count < 200);
-    let alone = p99(&master, |count| count < 1000);
+    let has_time = || began.elapsed() < lead - Duration::from_secs(1);
+    p99(&master, |count| count < 200 && has_time());
+    let alone = p99(&master, |count| count < 1000 && has_time());
     within(Duration::from_secs(600), "the time", || (began.elapsed() >= lead).then_some(()));
     let mut count = 0;
     let timers = p99(&master, |so_far| {
