@@ -71,7 +71,7 @@ fn messages_too_large_are_cut_off_before_taking_memory() {
     });
     expect_kinds(&outcomes, &["OutcomeUnknown", "NoWorker", "Deadline"]);
     // One message of the largest size, read into a buffer that doubles, beside what the allocator
-    // keeps of the one before: 55 to 136 MiB in twenty runs. All of them would be 400.
+    // keeps of the one before: 55 to 136 MiB in twenty runs. Ten of them kept would be 320.
     scene.expect_calm(192, 60, "closed with code 1009");
 }
 
