@@ -16,27 +16,35 @@ use crate::dispatch::Job;
 use crate::wire::data::TenantId;
 use crate::wire::json::failure_to_json;
 
+/// Limit: an id of a caller's, the largest that every JSON reader keeps exact.
+pub const STREAM_ID_MAX: u64 = 1 << 53;
+
 /// What the lines of a caller are read with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LineTerms {
-    pub(super) caller: Option<InternalEndpoint>,
+pub struct LineTerms {
+    /// The caller, by its token; `None`: the listener asks for none.
+    pub caller: Option<InternalEndpoint>,
     /// Of a line that names no deadline.
-    pub(super) default_deadline: Duration,
+    pub default_deadline: Duration,
 }
 
 /// What a line asks for.
 #[derive(Debug)]
-pub(super) struct EventLine {
-    pub(super) tenant: TenantId,
-    pub(super) job: Job,
-    pub(super) until: Instant,
-    pub(super) want: WantedAnswer,
+pub struct EventLine {
+    /// Whose event it is.
+    pub tenant: TenantId,
+    /// The event.
+    pub job: Job,
+    /// By then it is to be answered.
+    pub until: Instant,
+    /// Which answer.
+    pub want: WantedAnswer,
     pub(super) key: Option<EventKey>,
 }
 
 /// What a caller wants to hear of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WantedAnswer {
+pub enum WantedAnswer {
     /// What the tenant answers.
     Result,
     /// That it is in its tenant's queue.
@@ -83,6 +91,23 @@ pub(super) fn fields(line: &[u8]) -> Result<Fields<'_>, ApiError> {
 }
 
 impl LineTerms {
+    /// Reads a line of a stream: the event and its id. Pure, but for the clock.
+    ///
+    /// # Errors
+    /// The line is none: the answer that says why.
+    pub fn stream_line(&self, text: &str) -> Result<(u64, EventLine), String> {
+        let refusal = |id, error| AnswerOf("id", id).refusal(&error);
+        let mut fields = fields(text.as_bytes()).map_err(|error| refusal(None, error))?;
+        match fields.whole::<u64>("id", "a whole number from 0 to 2^53") {
+            Ok(id) if id <= STREAM_ID_MAX => {
+                let line = self.read(fields).map_err(|error| refusal(Some(id), error))?;
+                Ok((id, line))
+            }
+            Ok(_) => Err(refusal(None, ApiError::bad_request("the field \"id\" is above 2^53"))),
+            Err(error) => Err(refusal(None, error)),
+        }
+    }
+
     /// Reads the fields of an event, which must be all that are left.
     ///
     /// # Errors

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::open_events::{HeldEvent, NotTakenIn, OpenEvent, OpenEvents};
-use crate::api::error::ApiError;
 use crate::api::event_door::{EventDoor, EventTaken, EventTerms};
 use crate::api::event_line::{
-    self, AnswerOf, EventLine, LineOutcome, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
+    AnswerOf, EventLine, LineOutcome, LineTerms, STOPS, WantedAnswer, not_begun, stopped,
 };
 use crate::api::served_links::ServedLink;
 use crate::base::error::DispatchError;
@@ -21,9 +20,6 @@ use crate::dispatch::{Answer, AnswerTaker, DispatchResult, Job, RequestId};
 use crate::net::link::{CloseCause, LinkSender, SendError, WeakLinkSender, close_code};
 use crate::wire::data::TenantId;
 use crate::wire::json;
-
-/// Limit: an id of a caller's, the largest that every JSON reader keeps exact.
-const ID_MAX: u64 = 1 << 53;
 
 /// One stream, as its threads see it.
 pub(super) struct StreamEvents {
@@ -49,18 +45,6 @@ pub(super) struct StreamState {
 }
 
 impl StreamEvents {
-    fn read(&self, text: &str) -> (Option<u64>, Result<EventLine, ApiError>) {
-        let mut fields = match event_line::fields(text.as_bytes()) {
-            Ok(fields) => fields,
-            Err(error) => return (None, Err(error)),
-        };
-        match fields.whole::<u64>("id", "a whole number from 0 to 2^53") {
-            Ok(id) if id <= ID_MAX => (Some(id), self.terms.read(fields)),
-            Ok(_) => (None, Err(ApiError::bad_request("the field \"id\" is above 2^53"))),
-            Err(error) => (None, Err(error)),
-        }
-    }
-
     fn take_event(self: &Arc<Self>, id: u64, line: EventLine) {
         let (request_id, whose) = (next_request_id(), AnswerOf("id", Some(id)));
         let EventLine { tenant, job, until, want, key } = line;
@@ -301,15 +285,12 @@ impl StreamState {
 impl ServedLink for StreamEvents {
     /// Does what a line asks for, and answers it unless its tenant does.
     fn take_line(self: Arc<Self>, text: &str) {
-        let (id, line) = self.read(text);
-        match (id, line) {
-            (Some(id), Ok(line)) => self.take_event(id, line),
-            (id, Err(error)) => {
+        match self.terms.stream_line(text) {
+            Ok((id, line)) => self.take_event(id, line),
+            Err(refusal) => {
                 self.door.count(LineOutcome::BadInput);
-                self.say(AnswerOf("id", id).refusal(&error));
+                self.say(refusal);
             }
-            // Never: a line without an id is an error.
-            (None, Ok(_)) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! kept in tests/data/fuzz/, of which `make fuzz` starts too. So what fuzzing finds becomes a test
 //! by putting its file there.
 
+mod frames;
 mod head;
 mod messages;
 mod pending;
@@ -25,6 +26,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pattern", values::pattern),
     ("pending", pending::pending),
     ("server_message", messages::server_message),
+    ("stream_frames", frames::stream_frames),
     ("supervisor", supervisor::supervisor),
     ("value", values::value),
 ];
