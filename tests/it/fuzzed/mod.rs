@@ -10,6 +10,7 @@ mod head;
 mod messages;
 mod pending;
 mod supervisor;
+mod timers;
 mod values;
 
 use std::fs;
@@ -28,6 +29,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("server_message", messages::server_message),
     ("stream_frames", frames::stream_frames),
     ("supervisor", supervisor::supervisor),
+    ("timers", timers::timers),
     ("value", values::value),
 ];
 
