@@ -29,9 +29,7 @@ impl DbState {
         for (part, warning) in growth.warnings(self.quota()) {
             if warnings.may_warn.admits((tenant, part), Instant::now()) {
                 warnings.warned.inc();
-                if let Err(error) = self.record_error(tenant, "", &warning) {
-                    log::warn!(tenant:% = tenant; "{tenant} was not told in #err: {warning}: {error}");
-                }
+                self.tell_author(tenant, "", &warning);
             }
         }
     }

@@ -186,9 +186,7 @@ impl DbState {
     /// As operations on a [`Store`](super::Store), if it is news.
     pub fn record_refusal(&self, refusal: &RateRefusal) {
         let Some(tenant) = refusal.untold else { return };
-        if let Err(error) = self.record_error(tenant, "rate limit", &refusal.to_string()) {
-            log::warn!(tenant:% = tenant; "that is not in the errors of {tenant}: {error}");
-        }
+        self.tell_author(tenant, "rate limit", &refusal.to_string());
     }
 
     /// How many were refused of each kind.

@@ -239,21 +239,15 @@ impl DbState {
     }
 
     /// Puts an error before the tenant's last ones, as its worker does. Of two at once one may be
-    /// lost.
+    /// lost. What the store does not take is counted, and in the log.
     ///
-    /// # Errors
-    /// See [`Store`].
-    pub fn record_error(
-        &self,
-        tenant: TenantId,
-        event: &str,
-        message: &str,
-    ) -> Result<(), DbError> {
-        let recorded = self.put_error(tenant, event, message);
-        if recorded.is_err() {
+    /// # Blocks
+    /// As operations on a [`Store`].
+    pub(super) fn tell_author(&self, tenant: TenantId, event: &str, text: &str) {
+        if let Err(error) = self.put_error(tenant, event, text) {
             self.unrecorded().inc();
+            log::warn!(tenant:% = tenant; "not in the errors of {tenant}: {text}: {error}");
         }
-        recorded
     }
 
     fn put_error(&self, tenant: TenantId, event: &str, message: &str) -> Result<(), DbError> {
@@ -272,9 +266,7 @@ impl DbState {
     /// As operations on a [`Store`].
     pub fn tell_dropped(&self, tenant: TenantId, event: &str, text: &str) {
         log::warn!(tenant:% = tenant; "{tenant}: {text}");
-        if let Err(error) = self.record_error(tenant, event, text) {
-            log::warn!(tenant:% = tenant; "that is not in the errors of {tenant}: {error}");
-        }
+        self.tell_author(tenant, event, text);
     }
 
     /// The moment by the clock of records.

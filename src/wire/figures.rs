@@ -104,6 +104,17 @@ fn read_kinds<K: Label>(
     Ok(())
 }
 
+/// Reads how many there are of each kind that is known.
+fn read_counts<K: Label>(
+    reader: &mut Reader<'_>,
+    mut put: impl FnMut(K, u64),
+) -> Result<(), WireError> {
+    read_kinds(reader, 1, |reader, kind| {
+        put(kind, Decode::decode(reader)?);
+        Ok(())
+    })
+}
+
 impl Encode for RuntimeFigures {
     fn encode(&self, writer: &mut Writer) {
         writer.array(17);
@@ -144,10 +155,7 @@ impl Decode for RuntimeFigures {
         read_growing!(reader, figures:
             evicted_vms, discarded_vms, waiting_events, coroutines, preemptions, panics,
             script_errors, large_answers, dropped_log_lines, running, wall,
-            budgets => read_kinds(reader, 1, |reader, budget| {
-                *figures.budget_mut(budget) = Decode::decode(reader)?;
-                Ok(())
-            }),
+            budgets => read_counts(reader, |budget, count| *figures.budget_mut(budget) = count),
             db => read_kinds(reader, 2, |reader, call| {
                 let (failed, took) = (Decode::decode(reader)?, Decode::decode(reader)?);
                 *figures.db_mut(call) = DbFigures { failed, took };
@@ -155,14 +163,8 @@ impl Decode for RuntimeFigures {
             }),
             busiest => busiest(reader).map(|busiest| figures.busiest = busiest),
             busiest_us,
-            warnings => read_kinds(reader, 1, |reader, budget| {
-                *figures.warnings_mut(budget) = Decode::decode(reader)?;
-                Ok(())
-            }),
-            dropped => read_kinds(reader, 1, |reader, kind| {
-                *figures.dropped_mut(kind) = Decode::decode(reader)?;
-                Ok(())
-            }),
+            warnings => read_counts(reader, |budget, count| *figures.warnings_mut(budget) = count),
+            dropped => read_counts(reader, |kind, count| *figures.dropped_mut(kind) = count),
         );
         Ok(figures)
     }
