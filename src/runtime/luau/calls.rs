@@ -179,7 +179,7 @@ impl Tenant {
         asked: Asked,
     ) {
         core.gauges.db_called(asked, true);
-        core.gauges.dropped(Dropped::Call);
+        core.gauges.dropped(Dropped::Call, 1);
         self.release(core, lease);
         self.make_ready(id, Next::Failure(BUSY.to_owned()));
     }
@@ -207,7 +207,7 @@ impl Tenant {
                 }
             } else {
                 core.gauges.db_called(call.asked, true);
-                core.gauges.dropped(Dropped::Call);
+                core.gauges.dropped(Dropped::Call, 1);
                 self.make_ready(id, Next::Failure(BUSY.to_owned()));
                 granted.extend(self.locks.release(lease));
             }
@@ -230,7 +230,7 @@ impl Tenant {
 
     /// The running task's call finds no room in the worker.
     fn refuse(&mut self, core: &Core, id: u64, message: &str) {
-        core.gauges.dropped(Dropped::Call);
+        core.gauges.dropped(Dropped::Call, 1);
         self.fail(id, message);
     }
 

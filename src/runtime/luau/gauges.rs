@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::io::{Asked, CallTo};
+use crate::base::labels::OutcomeCounters;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::Lock;
@@ -37,9 +38,9 @@ pub(super) struct Gauges {
     pub(super) large_answers: Counter,
     /// Lines beyond what a tenant may log.
     pub(super) dropped_log_lines: Counter,
-    budgets: [Counter; Budget::ALL.len()],
-    warnings: [Counter; Budget::ALL.len()],
-    dropped: [Counter; Dropped::ALL.len()],
+    budgets: OutcomeCounters<Budget>,
+    warnings: OutcomeCounters<Budget>,
+    dropped: OutcomeCounters<Dropped>,
     running: Histogram,
     wall: Histogram,
     /// By running time.
@@ -97,17 +98,17 @@ impl Gauges {
 
     /// A template exceeded a bound.
     pub(super) fn exceeded(&self, budget: Budget) {
-        self.budgets[budget as usize].inc();
+        self.budgets.add(budget, 1);
     }
 
     /// A tenant was warned of a bound.
     pub(super) fn warned(&self, budget: Budget) {
-        self.warnings[budget as usize].inc();
+        self.warnings.add(budget, 1);
     }
 
-    /// Something of a tenant's was dropped.
-    pub(super) fn dropped(&self, kind: Dropped) {
-        self.dropped[kind as usize].inc();
+    /// So many things of a tenant's were dropped.
+    pub(super) fn dropped(&self, kind: Dropped, count: u64) {
+        self.dropped.add(kind, count);
     }
 
     /// A call has come to its end; one to the database counts here.
@@ -162,14 +163,12 @@ impl Gauges {
             busiest.tenants.iter().map(|share| (share.tenant, share.events, us(share.took))),
         );
         sum.busiest_us += us(busiest.took);
-        for (budget, counted) in Budget::ALL.into_iter().zip(&self.budgets) {
-            *sum.budget_mut(budget) += counted.get();
+        for budget in Budget::ALL {
+            *sum.budget_mut(budget) += self.budgets.get(budget);
+            *sum.warnings_mut(budget) += self.warnings.get(budget);
         }
-        for (budget, counted) in Budget::ALL.into_iter().zip(&self.warnings) {
-            *sum.warnings_mut(budget) += counted.get();
-        }
-        for (kind, counted) in Dropped::ALL.into_iter().zip(&self.dropped) {
-            *sum.dropped_mut(kind) += counted.get();
+        for kind in Dropped::ALL {
+            *sum.dropped_mut(kind) += self.dropped.get(kind);
         }
         for (call, counted) in DbCall::ALL.into_iter().zip(&self.db) {
             let sum = sum.db_mut(call);

@@ -93,7 +93,7 @@ impl Tenant {
         let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();
         events.iter().for_each(|event| self.end_life(*event));
         for event in events.iter().filter(|event| Some(**event) != because_of) {
-            core.gauges.dropped(Dropped::Event);
+            core.gauges.dropped(Dropped::Event, 1);
             self.record(core, *event, &error.to_string());
         }
         events.iter().for_each(|event| self.answer(core, *event, Err(error.clone())));
@@ -150,7 +150,7 @@ impl Tenant {
         let mut left = self.events.iter().filter(|(_, event)| event.answer.is_none());
         let count = left.clone().count();
         if let Some((id, _)) = left.next() {
-            (0..count).for_each(|_| core.gauges.dropped(Dropped::Tasks));
+            core.gauges.dropped(Dropped::Tasks, count as u64);
             let of = if count == 1 { String::new() } else { format!(" of {count} events") };
             let text = format!("tasks that the handler left were ended{of}: {doom}");
             self.record(core, *id, &text);

@@ -36,11 +36,11 @@ impl ScriptFeed {
         data: impl FnOnce() -> Result<EncodedJson, String>,
     ) -> Result<(), String> {
         if !self.rate.borrow_mut().admits(Instant::now()) {
-            self.gauges.dropped(Dropped::FeedEvent);
+            self.gauges.dropped(Dropped::FeedEvent, 1);
             return Err(format!("a tenant publishes at most {FEED_PER_SECOND} events a second"));
         }
         self.db.publish(self.tenant, topic, data()?).map_err(|error| {
-            self.gauges.dropped(Dropped::FeedEvent);
+            self.gauges.dropped(Dropped::FeedEvent, 1);
             error.to_string()
         })
     }
